@@ -1,0 +1,291 @@
+"""The command line: every command is a thin layer over the Python interface."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+import warnings
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from longtailed.errors import LongTailedError
+
+app = typer.Typer(
+    name="longtailed",
+    help="Long-tailed (class-imbalanced) visual recognition: train, compare, report.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Profile = Literal["exp", "step"]
+OnBadImage = Literal["error", "skip"]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:K.")]
+WeightsOption = Annotated[str, typer.Option(help="last, holdout-chosen or best-test.")]
+RootOption = Annotated[str | None, typer.Option(help="Folder that a list's paths start from.")]
+
+
+def main() -> None:
+    """Run the command line; bad input is one sentence and exit code 2."""
+    from longtailed.job import Interrupted
+
+    warnings.filterwarnings("ignore", category=UserWarning, module="lightning")
+    try:
+        app(standalone_mode=True)
+    except LongTailedError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(2)
+    except Interrupted as stop:
+        typer.echo(str(stop), err=True)
+        sys.exit(stop.code)
+
+
+@app.command()
+def train(
+    recipe: Annotated[
+        str | None,
+        typer.Argument(help="A recipe's name (see `longtailed list recipes`), or key=value."),
+    ] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="key=value changes to the recipe.")
+    ] = None,
+    data: Annotated[str | None, typer.Option(help="A source's name or a path.")] = None,
+    method: Annotated[str | None, typer.Option(help="A method's name.")] = None,
+    network: Annotated[str | None, typer.Option(help="A network's name.")] = None,
+    imbalance: Annotated[
+        float | None, typer.Option(help="Largest / smallest class after subsampling.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs of a recipe with one stage.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of weights, order and augmentation.")
+    ] = None,
+    precision: Annotated[str | None, typer.Option(help="32 or bf16.")] = None,
+    root: RootOption = None,
+    on_bad_image: Annotated[str | None, typer.Option(help="error or skip.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="The run's directory.")] = None,
+    device: DeviceOption = "auto",
+    devices: Annotated[int, typer.Option(help="Processes, one per device.", min=1)] = 1,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Also log there.")] = False,
+) -> None:
+    """Train a recipe, or data + method + network; the same command again resumes.
+
+    longtailed train cifar10-lt-ldam-drw download=true
+
+    longtailed train --data photos/ --method ldam-drw --network resnet18 epochs=30
+    """
+    from longtailed import run
+
+    assignments = list(overrides or [])
+    if recipe is not None and "=" in recipe:
+        assignments.insert(0, recipe)
+        recipe = None
+    given = {
+        "epochs": epochs,
+        "seed": seed,
+        "precision": precision,
+        "root": root,
+        "on_bad_image": on_bad_image,
+    }
+    assignments += [f"{key}={value}" for key, value in given.items() if value is not None]
+    finished = run.train(
+        recipe,
+        data=data,
+        method=method,
+        network=network,
+        imbalance=imbalance,
+        overrides=assignments,
+        out=out,
+        device=device,
+        devices=devices,
+        tensorboard=tensorboard,
+    )
+    print_results([finished])
+    typer.echo(f"report: {finished.report}")
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where the runs go.")] = Path(
+        "runs/demo"
+    ),
+    device: DeviceOption = "auto",
+) -> None:
+    """Train cross-entropy and LDAM-DRW on long-tailed digits and compare them (no download)."""
+    from longtailed import run
+    from longtailed.report import write_report
+
+    finished = [
+        run.train(f"digits-{method}", out=out / method, device=device)
+        for method in ("ce", "ldam-drw")
+    ]
+    report = write_report([one.directory for one in finished], out / "report.html")
+    print_results(finished)
+    typer.echo(f"report: {report}")
+
+
+def print_results(finished: list[Any]) -> None:
+    """Print the figures of finished runs as a table; accuracies in percent."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("run", overflow="fold")
+    table.add_column("epoch", overflow="fold")
+    for column in ("top-1", "bal.", "many", "med.", "few", "worst", "ECE"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for one in finished:
+        for number, (name, figures) in enumerate(one.results["evaluations"].items()):
+            groups = figures["groups"]
+            row = [
+                figures["top1"],
+                figures["balanced_accuracy"],
+                *(groups[group] for group in ("many", "medium", "few")),
+                figures["worst_class"]["accuracy"],
+                figures["ece"],
+            ]
+            label = "" if number else one.recipe.name
+            table.add_row(label, f"{one.results['epochs'][name] + 1} ({name})", *map(_percent, row))
+    Console().print(table)
+    typer.echo("Percent on the test split; bal. is the mean over classes, ECE calibration error.")
+    typer.echo("Groups: " + finished[0].results["evaluations"]["last"]["groups"]["rule"] + ".")
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.2f}"
+
+
+@app.command("list")
+def list_(
+    what: Annotated[
+        str, typer.Argument(help="methods, networks, sources, recipes, views or samplers.")
+    ] = "recipes",
+    filter_: Annotated[
+        str, typer.Argument(metavar="[PART]", help="Only names with this part.")
+    ] = "",
+) -> None:
+    """List what there is by name."""
+    from longtailed import catalogue
+    from longtailed.errors import unknown_name
+
+    if what not in catalogue.LISTS:
+        raise unknown_name("list", what, catalogue.LISTS)
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    for name, note in catalogue.LISTS[what]().items():
+        if filter_ in name:
+            table.add_row(name, escape(note))
+    Console().print(table)
+    if what == "networks":
+        typer.echo("and every timm model by its name, e.g. resnet50 or vit_small_patch16_224.")
+
+
+@app.command()
+def data(
+    source: Annotated[str, typer.Argument(help="A source's name or a path.")],
+    split: Annotated[str, typer.Option(help="train, val or test.")] = "train",
+    root: RootOption = None,
+    imbalance: Annotated[
+        float | None, typer.Option(help="Show it after subsampling to this ratio.")
+    ] = None,
+    profile: Annotated[Profile, typer.Option(help="exp or step.")] = "exp",
+    label_column: Annotated[str | None, typer.Option(help="Label column of a table.")] = None,
+    class_names: Annotated[
+        str | None, typer.Option(help="Names, comma-separated, or a file with one a line.")
+    ] = None,
+    thumbnails: Annotated[Path | None, typer.Option(help="Write a picture of examples.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Describe a source: counts, imbalance, Gini, groups, duplicates, thumbnails."""
+    from longtailed.data import (
+        describe_imageset,
+        load_imageset,
+        make_long_tailed,
+        thumbnail_grid,
+    )
+
+    imageset = load_imageset(
+        source, split, root=root, label_column=label_column, class_names=class_names
+    )
+    if imbalance is not None:
+        imageset = make_long_tailed(imageset, imbalance, profile=profile)
+    description = describe_imageset(imageset)
+    if as_json:
+        typer.echo(json.dumps(description, indent=2, ensure_ascii=False))
+    else:
+        print_description(description)
+    if thumbnails is not None:
+        thumbnail_grid(imageset, thumbnails)
+        typer.echo(f"thumbnails: {thumbnails}")
+
+
+def print_description(description: dict[str, Any]) -> None:
+    """Print what `describe_imageset` found."""
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    for key, value in description.items():
+        if key == "counts":
+            continue
+        shown = f"{value:.4g}" if isinstance(value, float) else value
+        table.add_row(key.replace("_", " "), str(shown))
+    Console().print(table)
+
+
+@app.command()
+def evaluate(
+    run_directory: Annotated[Path, typer.Argument(help="A finished run.")],
+    data: Annotated[str | None, typer.Option(help="Other data with the same classes.")] = None,
+    split: Annotated[str | None, typer.Option(help="Another split.")] = None,
+    weights: WeightsOption = "last",
+    device: DeviceOption = "auto",
+    per_class: Annotated[bool, typer.Option("--per-class", help="Also each class.")] = False,
+) -> None:
+    """Evaluate a finished run on its test split or on other data; prints JSON."""
+    from longtailed import run
+
+    result = run.evaluate(run_directory, data=data, split=split, weights=weights, device=device)
+    figures = dict(result.figures)
+    if not per_class:
+        figures.pop("per_class")
+    typer.echo(json.dumps(figures, indent=2))
+
+
+@app.command()
+def predict(
+    run_directory: Annotated[Path, typer.Argument(help="A finished run.")],
+    images: Annotated[list[Path], typer.Argument(help="Image files or folders.")],
+    top: Annotated[int, typer.Option(help="Classes per image.", min=1)] = 1,
+    weights: WeightsOption = "last",
+    on_bad_image: Annotated[OnBadImage, typer.Option(help="error or skip.")] = "error",
+    device: DeviceOption = "auto",
+) -> None:
+    """Predict the classes of image files; prints CSV: path, rank, class, probability."""
+    from longtailed import prediction
+
+    found = prediction.predict(
+        run_directory, images, top=top, weights=weights, device=device, on_bad_image=on_bad_image
+    )
+    writer = csv.writer(sys.stdout)
+    writer.writerow(("path", "rank", "class", "probability"))
+    for one in found:
+        for rank, (name, probability) in enumerate(one.classes, start=1):
+            writer.writerow((one.path, rank, name, f"{probability:.4f}"))
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Finished runs, side by side.")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="The HTML file.")] = None,
+) -> None:
+    """Write one self-contained HTML report of one run or of several side by side."""
+    from longtailed.report import write_report
+
+    if out is None and len(runs) > 1:
+        out = Path("report.html")
+    typer.echo(f"report: {write_report(runs, out)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,55 @@
+"""Image sets, long-tailed subsets, samplers, views and the streams that deliver batches."""
+
+from __future__ import annotations
+
+from longtailed.data.cache import decode_resized
+from longtailed.data.describe import describe_imageset, thumbnail_grid
+from longtailed.data.files import (
+    IMAGE_SUFFIXES,
+    EncodedColumn,
+    ImageFiles,
+    OnBadImage,
+    scan_images,
+)
+from longtailed.data.imageset import EncodedImages, ImageSet
+from longtailed.data.longtail import long_tail_counts, make_long_tailed, split_holdout
+from longtailed.data.mixing import MixedLabels, cutmix, cutmix_box, mixup, soft_targets
+from longtailed.data.samplers import SAMPLERS, class_probabilities, make_sampler
+from longtailed.data.sources import SOURCES, available_splits, load_imageset
+from longtailed.data.streams import Batch, Feed, Splits, Stream
+from longtailed.data.views import VIEWS, View, parse_view, view_preset
+
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "SAMPLERS",
+    "SOURCES",
+    "VIEWS",
+    "Batch",
+    "EncodedColumn",
+    "EncodedImages",
+    "Feed",
+    "ImageFiles",
+    "ImageSet",
+    "MixedLabels",
+    "OnBadImage",
+    "Splits",
+    "Stream",
+    "View",
+    "available_splits",
+    "class_probabilities",
+    "cutmix",
+    "cutmix_box",
+    "decode_resized",
+    "describe_imageset",
+    "load_imageset",
+    "long_tail_counts",
+    "make_long_tailed",
+    "make_sampler",
+    "mixup",
+    "parse_view",
+    "scan_images",
+    "soft_targets",
+    "split_holdout",
+    "thumbnail_grid",
+    "view_preset",
+]

@@ -1,0 +1,105 @@
+"""ImageSet: images, integer labels and class names; immutable and cheap to subset."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol, TypeAlias, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from longtailed.errors import LongTailedError
+
+IntArray: TypeAlias = npt.NDArray[np.int64]
+
+
+@runtime_checkable
+class EncodedImages(Protocol):
+    """Images that are still files or compressed bytes, decoded one at a time when asked."""
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+
+    def decode(self, row: int) -> Tensor:
+        """Return image `row` as uint8 RGB [3, H, W]; raise `LongTailedError` naming it if bad."""
+
+    def describe(self, row: int) -> str:
+        """Return what a message may call image `row`: its path, or its place in a file."""
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet:
+    """Images with integer labels and class names.
+
+    `images` is either one uint8 tensor [M, 3, H, W] (small images, decoded) or `EncodedImages`
+    (files). `indices` [N] says which rows of `images` belong to this set, so that subsets share
+    one store; `labels` [N] are int64 in 0..C-1. A set never changes: every method returns another.
+
+    Raises `LongTailedError` if labels and indices differ in length or a label is out of range.
+    """
+
+    images: Tensor | EncodedImages
+    labels: IntArray
+    class_names: tuple[str, ...]
+    indices: IntArray = field(default_factory=lambda: np.empty(0, np.int64))
+    name: str = "images"
+    skipped: tuple[str, ...] = ()  # bad images that were left out, by name
+
+    def __post_init__(self) -> None:
+        labels = np.ascontiguousarray(self.labels, dtype=np.int64)
+        indices = self.indices
+        if len(indices) == 0 and len(labels) == len(self.images):
+            indices = np.arange(len(labels), dtype=np.int64)
+        if len(labels) != len(indices):
+            raise LongTailedError(f"{self.name}: {len(labels)} labels for {len(indices)} images.")
+        if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < len(self.class_names):
+            raise LongTailedError(
+                f"{self.name}: labels run from {labels.min()} to {labels.max()}, but there are "
+                f"{len(self.class_names)} classes, numbered from 0."
+            )
+        object.__setattr__(self, "labels", labels)
+        object.__setattr__(self, "indices", np.ascontiguousarray(indices, dtype=np.int64))
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def num_classes(self) -> int:
+        """The number of classes C, counting classes without images."""
+        return len(self.class_names)
+
+    @property
+    def class_counts(self) -> list[int]:
+        """Images per class [C]."""
+        return np.bincount(self.labels, minlength=self.num_classes).tolist()  # type: ignore[no-any-return]
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether the images are decoded pixels rather than files."""
+        return isinstance(self.images, Tensor)
+
+    def subset(self, positions: Sequence[int] | npt.NDArray[np.integer]) -> ImageSet:
+        """Return the set of the images at `positions` (of this set), in that order."""
+        chosen = np.asarray(positions, dtype=np.int64)
+        return replace(self, labels=self.labels[chosen], indices=self.indices[chosen])
+
+    def pixels(self) -> Tensor:
+        """Return the decoded images of this set, uint8 [N, 3, H, W]; a copy."""
+        if not isinstance(self.images, Tensor):
+            raise LongTailedError(f"{self.name}: the images are files and not decoded in memory.")
+        return self.images[torch.from_numpy(self.indices)]
+
+    def decode(self, position: int) -> Tensor:
+        """Return one image of this set as uint8 RGB [3, H, W]."""
+        row = int(self.indices[position])
+        return self.images[row] if isinstance(self.images, Tensor) else self.images.decode(row)
+
+    def fingerprint(self) -> str:
+        """Return the SHA-256 over the chosen rows and their labels (int64, little-endian)."""
+        digest = hashlib.sha256(self.indices.astype("<i8").tobytes())
+        digest.update(self.labels.astype("<i8").tobytes())
+        return digest.hexdigest()

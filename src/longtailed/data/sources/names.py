@@ -1,0 +1,104 @@
+"""Names of splits and of classes, as users spell them in folders, file names and options."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from longtailed.data.imageset import IntArray
+from longtailed.errors import LongTailedError
+
+ClassNames = Sequence[str] | Path | str | None
+SPLIT_SPELLINGS = {
+    "train": ("train",),
+    "val": ("val", "valid", "validation"),
+    "test": ("test",),
+}
+_SPLIT_WORD = re.compile(r"(?<![a-z])(train|validation|valid|val|test)(?![a-z])", re.IGNORECASE)
+_Value = TypeVar("_Value")
+
+
+def canonical_split(name: str) -> str | None:
+    """Return 'train', 'val' or 'test' for any spelling of it, None for another word."""
+    word = name.lower()
+    return next((split for split, words in SPLIT_SPELLINGS.items() if word in words), None)
+
+
+def find_split_word(text: str) -> re.Match[str] | None:
+    """Return the last word of `text` that names a split ('test' in 'Places_LT_test'), if any."""
+    matches = list(_SPLIT_WORD.finditer(text))
+    return matches[-1] if matches else None
+
+
+def order_splits(splits: Iterable[str]) -> tuple[str, ...]:
+    """Return the splits in the order train, val, test."""
+    present = set(splits)
+    return tuple(split for split in SPLIT_SPELLINGS if split in present)
+
+
+def choose_split(source: str, splits: Mapping[str, _Value], split: str) -> _Value:
+    """Return the entry for `split` (any spelling); raise `LongTailedError` listing those there."""
+    name = canonical_split(split)
+    if name is None or name not in splits:
+        known = " and ".join(f"'{known}'" for known in order_splits(splits))
+        raise LongTailedError(f"{source} has no split '{split}'; it has {known}.")
+    return splits[name]
+
+
+def read_class_names(class_names: ClassNames) -> tuple[str, ...] | None:
+    """Return the names from a list, from comma-separated text, or from a file (one name a line).
+
+    Raises `LongTailedError` if the file is missing or a name is empty or appears twice.
+    """
+    if class_names is None:
+        return None
+    if isinstance(class_names, str | Path):
+        names = _names_from_text(class_names)
+    else:
+        names = tuple(str(name) for name in class_names)
+    if not names or "" in names:
+        raise LongTailedError("class_names has an empty name; give one name for each class.")
+    name, times = Counter(names).most_common(1)[0]
+    if times > 1:
+        raise LongTailedError(f"class_names has '{name}' {times} times; class names must differ.")
+    return names
+
+
+def _names_from_text(text: str | Path) -> tuple[str, ...]:
+    path = Path(text).expanduser()
+    if isinstance(text, str) and "," in text:
+        return tuple(name.strip() for name in text.split(","))
+    if not path.is_file():
+        raise LongTailedError(
+            f"class_names: there is no file '{text}'; give a file with one name a line, or the "
+            "names with commas between them."
+        )
+    lines = path.read_text(encoding="utf-8-sig").splitlines()
+    return tuple(line.strip() for line in lines if line.strip())
+
+
+def number_classes(labels: IntArray, source: str) -> tuple[str, ...]:
+    """Return the class names '0' to 'C-1' for labels that nothing names.
+
+    Raises `LongTailedError` if a label below the largest has no image: then it is unknown
+    whether the class exists, and the user must name the classes.
+    """
+    present = np.unique(labels)
+    num_classes = int(present[-1]) + 1
+    if num_classes != len(present):
+        # Missing labels are among the first few numbers: a stray huge label costs no memory.
+        numbers = np.arange(min(num_classes, len(present) + 5))
+        missing = np.setdiff1d(numbers, present)[:5]
+        shown = ", ".join(str(label) for label in missing)
+        count = num_classes - len(present)
+        raise LongTailedError(
+            f"{source} has {count} empty {'class' if count == 1 else 'classes'} (labels run up to "
+            f"{num_classes - 1}, without {shown}{', ...' if count > 5 else ''}); correct the "
+            "labels, or pass class_names to say that these classes exist."
+        )
+    return tuple(str(label) for label in range(num_classes))

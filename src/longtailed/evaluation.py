@@ -1,0 +1,145 @@
+"""Evaluation: one ordered pass over a split, and every figure that a report shows."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from longtailed.calibration import CalibrationBins
+from longtailed.checkpoint import write_atomically
+from longtailed.data import Splits
+from longtailed.methods import Method
+from longtailed.metrics import (
+    balanced_accuracy,
+    harmonic_mean_accuracy,
+    macro_f1,
+    shot_accuracy,
+    worst_class,
+)
+
+TOP_K = 5
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """Predictions on a split with the figures computed from them.
+
+    `labels`, `predictions` int64 [N] and `confidences` float32 [N] are in the split's order;
+    `figures` is what results.json holds (fractions in 0..1, None for what is absent).
+    """
+
+    labels: npt.NDArray[np.int64]
+    predictions: npt.NDArray[np.int64]
+    confidences: npt.NDArray[np.float32]
+    figures: dict[str, Any]
+
+    def save(self, path: Path) -> None:
+        """Write the predictions as a compressed .npz file."""
+        write_atomically(
+            path,
+            lambda file: np.savez_compressed(
+                file,
+                labels=self.labels,
+                predictions=self.predictions,
+                confidences=self.confidences,
+            ),
+        )
+
+
+def evaluate_split(
+    method: Method, splits: Splits, split: str, fabric: Fabric, batch_size: int = 512
+) -> Evaluation:
+    """Return the evaluation of a method on a split; the processes share the pass.
+
+    The method is left in the mode (training or not) that it was in. Nothing is read from the
+    device before the end of the pass.
+    """
+    was_training = method.training
+    method.eval()
+    bins = CalibrationBins(len(method.class_counts), device=fabric.device)
+    parts: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+    scan = splits.scan(split, batch_size, rank=fabric.global_rank, world_size=fabric.world_size)
+    with torch.inference_mode():
+        for batch in scan:
+            with fabric.autocast():
+                logits = method.predict(batch.images[0])
+            probabilities = logits.float().softmax(dim=1)
+            bins.update(probabilities, batch.labels)
+            top = probabilities.topk(min(TOP_K, probabilities.shape[1]), dim=1)
+            hit = (top.indices == batch.labels[:, None]).any(dim=1)
+            first = probabilities.argmax(dim=1)
+            parts.append((batch.index, first, probabilities.amax(dim=1), hit))
+    method.train(was_training)
+    index, predictions, confidences, hits = _gather(parts, len(splits.imageset(split)), fabric)
+    if fabric.world_size > 1:
+        for tensor in bins.sums():
+            tensor.copy_(cast(Tensor, fabric.all_reduce(tensor, reduce_op="sum")))
+    labels = splits.imageset(split).labels[index]
+    figures = _figures(labels, predictions, hits, method.class_counts.tolist(), bins)
+    return Evaluation(labels, predictions, confidences, {"split": split, **figures})
+
+
+def _gather(
+    parts: list[tuple[Tensor, Tensor, Tensor, Tensor]], total: int, fabric: Fabric
+) -> tuple[npt.NDArray[Any], ...]:
+    """Return index, predictions, confidences and hits of all processes, in the split's order."""
+    device = fabric.device
+    if parts:
+        columns = [torch.cat(column) for column in zip(*parts, strict=True)]
+    else:  # a process without a share: fewer images than processes
+        types = (torch.int64, torch.int64, torch.float32, torch.bool)
+        columns = [torch.empty(0, dtype=kind, device=device) for kind in types]
+    if fabric.world_size > 1:
+        share = -(-total // fabric.world_size)
+        padded = []
+        for column, missing in zip(columns, (-1, 0, 0, 0), strict=True):
+            fill = torch.full((share - len(column),), missing, dtype=column.dtype, device=device)
+            gathered = cast(Tensor, fabric.all_gather(torch.cat([column, fill])))
+            padded.append(gathered.flatten())
+        columns = [column[padded[0] >= 0] for column in padded]
+    arrays = [column.cpu().numpy() for column in columns]
+    order = np.argsort(arrays[0])
+    return tuple(array[order] for array in arrays)
+
+
+def _figures(
+    labels: npt.NDArray[np.int64],
+    predictions: npt.NDArray[np.int64],
+    hits: npt.NDArray[np.bool_],
+    counts: list[int],
+    bins: CalibrationBins,
+) -> dict[str, Any]:
+    classes = len(counts)
+    guesses, truth = torch.from_numpy(predictions), torch.from_numpy(labels)
+    shots = shot_accuracy(guesses, truth, counts, groups="auto")
+    worst, worst_accuracy = worst_class(guesses, truth, classes)
+    return {
+        "images": len(labels),
+        "top1": shots.overall,
+        "top5": float(hits.mean()) if classes > TOP_K else None,
+        "balanced_accuracy": balanced_accuracy(guesses, truth, classes),
+        "macro_f1": macro_f1(guesses, truth, classes),
+        "harmonic_mean": harmonic_mean_accuracy(guesses, truth, classes),
+        "worst_class": {"class": worst, "accuracy": worst_accuracy},
+        "groups": {
+            "rule": shots.rule,
+            **{name: _present(getattr(shots, name)) for name in ("many", "medium", "few")},
+            "classes": {n: len(getattr(shots.groups, n)) for n in ("many", "medium", "few")},
+        },
+        "ece": bins.top_label_error(),
+        "classwise_ece": bins.classwise_error(),
+        "per_class": [_present(value) for value in shots.per_class.tolist()],
+    }
+
+
+def _present(value: float) -> float | None:
+    """Return None for a figure that does not exist (NaN), which JSON cannot say otherwise."""
+    return None if math.isnan(value) else value

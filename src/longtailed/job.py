@@ -1,0 +1,132 @@
+"""What `fit` is asked to do, and how it can be asked to stop."""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from lightning_fabric import Fabric
+from pydantic import BaseModel, ConfigDict, Field
+
+from longtailed.data.streams import Splits
+from longtailed.optim import Optimizer
+from longtailed.schedules import Schedule
+
+
+class FitOptions(BaseModel):
+    """How long and how a method is trained.
+
+    `batch_size` counts images over all processes. `accumulate` steps share one update;
+    `clip` limits the gradient's norm. Evaluation on the held-out split and the checkpoint come
+    every `evaluate_every` and `checkpoint_every` epochs, and after the last one.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    epochs: int = Field(default=200, ge=0)
+    batch_size: int = Field(default=128, ge=1)
+    accumulate: int = Field(default=1, ge=1)
+    clip: float | None = Field(default=None, gt=0)
+    optimizer: Optimizer = Optimizer()
+    schedule: Schedule = Schedule()
+    evaluate_every: int = Field(default=1, ge=1)
+    checkpoint_every: int = Field(default=1, ge=1)
+
+
+class Interrupted(Exception):  # noqa: N818  it is no error
+    """Training was asked to stop; its state is on disk. `code` is the shell's exit code."""
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+@dataclass
+class Selection:
+    """The best epoch so far by balanced accuracy on one split, and where its weights are."""
+
+    split: str
+    name: str
+    epoch: int | None = None
+    score: float = -math.inf
+    weights: Path | None = None
+
+    def offer(self, epoch: int, score: float) -> bool:
+        """Take the epoch if it scores at least as well as the best; later epochs win ties."""
+        if score < self.score:
+            return False
+        self.epoch, self.score = epoch, score
+        return True
+
+
+@dataclass
+class FitResult:
+    """What `fit` leaves behind besides the trained method: the chosen epochs and the time."""
+
+    epochs: int
+    selections: list[Selection]
+    seconds: float
+
+
+@dataclass
+class Job:
+    """One stage of a run: everything `fit` needs besides the method.
+
+    Args:
+        fabric: launched Fabric (device, precision, processes).
+        splits: the image sets; "train" is needed, "holdout" and "test" are used if selected on.
+        options: see `FitOptions`.
+        seed: the run's seed.
+        directory: where checkpoints, metrics and weights go; None writes nothing.
+        stage: the stage's number in its recipe.
+        label: what the progress bar and metrics call it.
+        select_on: split -> the name under which its best epoch is kept.
+        identity: a text that a checkpoint must carry to be resumed (the recipe's hash).
+    """
+
+    fabric: Fabric
+    splits: Splits
+    options: FitOptions
+    seed: int = 0
+    directory: Path | None = None
+    stage: int = 0
+    label: str = "train"
+    select_on: dict[str, str] = field(default_factory=dict)
+    identity: str = ""
+    show_progress: bool = True
+    tensorboard: bool = False
+
+    @property
+    def checkpoint(self) -> Path | None:
+        """The training state's file."""
+        return self.directory / "checkpoint.pt" if self.directory else None
+
+
+@contextmanager
+def stop_requests() -> Iterator[list[int]]:
+    """Collect Ctrl-C and SIGTERM in a list; a second one ends the process as usual."""
+    received: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield received
+        return
+    previous: dict[int, Any] = {}
+
+    def take(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        signal.signal(number, previous[number])
+
+    for wanted in (signal.SIGINT, signal.SIGTERM):
+        previous[wanted] = signal.getsignal(wanted)
+        signal.signal(wanted, take)
+    try:
+        yield received
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

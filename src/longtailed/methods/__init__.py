@@ -1,0 +1,108 @@
+"""Methods: how a network is trained. `METHODS` maps each name to what builds it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
+from torch import Tensor
+
+from longtailed.errors import LongTailedError, unknown_name
+from longtailed.methods.base import Method, Progress, Run
+from longtailed.methods.erm import LDAM, CrossEntropy, Focal, LogitAdjustment, Mixup
+from longtailed.nn import Network
+
+__all__ = [
+    "LDAM",
+    "METHODS",
+    "CrossEntropy",
+    "Focal",
+    "LogitAdjustment",
+    "Method",
+    "Mixup",
+    "Progress",
+    "Run",
+    "build_method",
+    "check_options",
+    "method_class",
+    "method_options",
+]
+
+_drw = {"weighting": "class-balanced", "weighting_start": 0.8}
+_drs = {"sampler": "effective-number", "sampler_start": 0.8}
+
+METHODS: dict[str, Callable[..., Method]] = {
+    "ce": CrossEntropy,
+    "ce-drw": partial(CrossEntropy, **_drw),  # type: ignore[arg-type]
+    "ce-drs": partial(CrossEntropy, **_drs),  # type: ignore[arg-type]
+    "class-balanced": partial(CrossEntropy, weighting="class-balanced"),
+    "class-balanced-sampling": partial(CrossEntropy, sampler="class-balanced"),
+    "focal": Focal,
+    "class-balanced-focal": partial(Focal, weighting="class-balanced"),
+    "ldam": LDAM,
+    "ldam-drw": partial(LDAM, **_drw),  # type: ignore[arg-type]
+    "ldam-drs": partial(LDAM, **_drs),  # type: ignore[arg-type]
+    "balanced-softmax": LogitAdjustment,
+    "logit-adjustment": LogitAdjustment,
+    "mixup": Mixup,
+    "mixup-drw": partial(Mixup, **_drw),  # type: ignore[arg-type]
+}
+
+
+def method_class(name: str) -> type[Method]:
+    """Return the class behind a method's name; an unknown name names its nearest ones."""
+    if name not in METHODS:
+        raise unknown_name("method", name, METHODS)
+    entry = METHODS[name]
+    return entry.func if isinstance(entry, partial) else entry  # type: ignore[return-value]
+
+
+def method_options(name: str) -> dict[str, tuple[Any, Any]]:
+    """Return a method's options: name -> (type, default as this method's name presets it)."""
+    method_class(name)  # an unknown name is refused here
+    entry = METHODS[name]
+    preset = entry.keywords if isinstance(entry, partial) else {}
+    options: dict[str, tuple[Any, Any]] = {}
+    for cls in method_class(name).__mro__:
+        constructor = cls.__dict__["__init__"]
+        hints = get_type_hints(constructor, include_extras=True)
+        parameters = inspect.signature(constructor).parameters.values()
+        for parameter in parameters:
+            if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
+                default = preset.get(parameter.name, parameter.default)
+                options.setdefault(parameter.name, (hints[parameter.name], default))
+        if all(parameter.kind is not inspect.Parameter.VAR_KEYWORD for parameter in parameters):
+            break  # this class does not pass options on to its base
+    return options
+
+
+def check_options(name: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options with their types converted; refuse an unknown one or a wrong type."""
+    known = method_options(name)
+    checked = {}
+    for key, value in options.items():
+        if key not in known:
+            raise unknown_name(f"option of method '{name}'", key, known)
+        adapter: TypeAdapter[Any] = TypeAdapter(known[key][0])
+        try:
+            checked[key] = adapter.validate_python(value)
+        except ValidationError as error:
+            reason = error.errors()[0]["msg"]
+            raise LongTailedError(
+                f"option {key!r} of method '{name}' cannot be {value!r}: {reason}."
+            ) from None
+    return checked
+
+
+def build_method(
+    name: str, network: Network, counts: Sequence[int] | Tensor, **options: Any
+) -> Method:
+    """Return the method called `name` around `network`, for classes of the given sizes.
+
+    Raises `LongTailedError` for an unknown name or option, or a network that does not suit.
+    """
+    method_class(name)
+    return METHODS[name](network, counts, **check_options(name, options))

@@ -1,0 +1,120 @@
+"""The method interface: a module that owns the network and returns named, weighted loss terms."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from longtailed.data.streams import Batch, Stream
+from longtailed.errors import LongTailedError
+from longtailed.nn import HEADS, Network
+from longtailed.schedules import epoch_at
+
+
+class Progress:
+    """Where training stands: 0-based `epoch` of `epochs`, 0-based `step` of `steps` in the epoch.
+
+    `lr` is the base learning rate of this epoch. `lr_tensor` and `fraction_tensor` hold the rate
+    and epoch / epochs as 0-d float32 tensors on the device, so that a captured step sees them
+    change. `generator` lives on the device and is re-seeded before each step from
+    (seed, epoch, step): whatever a method draws from it is the same after a resume.
+    """
+
+    def __init__(self, epochs: int, steps: int, generator: torch.Generator) -> None:
+        self.epochs, self.steps, self.generator = epochs, steps, generator
+        self.epoch, self.step, self.lr = 0, 0, 0.0
+        self.lr_tensor = torch.zeros((), device=generator.device)
+        self.fraction_tensor = torch.zeros((), device=generator.device)
+
+    def enter(self, epoch: int, lr: float) -> None:
+        """Begin an epoch at the base learning rate `lr`."""
+        self.epoch, self.lr = epoch, lr
+        self.lr_tensor.fill_(lr)
+        self.fraction_tensor.fill_(epoch / self.epochs)
+
+    @property
+    def fraction(self) -> float:
+        """epoch / epochs: 0 in the first epoch, and never quite 1."""
+        return self.epoch / self.epochs
+
+    def reached(self, start: float) -> bool:
+        """Return whether the epoch that `start` names has come (see `schedules.epoch_at`)."""
+        return self.epoch >= epoch_at(start, self.epochs)
+
+
+class Run(Protocol):
+    """What a running training offers to a method's hooks."""
+
+    counts: Tensor
+    num_classes: int
+    device: torch.device
+    generator: torch.Generator
+
+    def scan(self, stream: Stream) -> Iterator[Batch]:
+        """Yield every image of the stream's split once, in order, in eval mode, without grad."""
+
+
+class Method(nn.Module):
+    """Base of all methods; a subclass overrides what it needs, most often only `loss`.
+
+    Everything that must survive from one step to the next is a parameter, buffer or submodule.
+    A method never touches the optimiser, the device, a file or a global random generator.
+
+    Args:
+        network: the network to train.
+        counts: training images per class [C].
+    """
+
+    streams: Mapping[str, Stream] = {"train": Stream()}
+    static_shapes: bool = True
+    head: ClassVar[str | None] = None  # the kind of head it needs; None: any
+    saved_prefixes: ClassVar[tuple[str, ...]] = ("network.",)  # the state that `predict` needs
+
+    class_counts: Tensor
+
+    def __init__(self, network: Network, counts: Sequence[int] | Tensor) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer("class_counts", torch.as_tensor(counts, dtype=torch.int64))
+        if self.head is not None and head_kind(network) != self.head:
+            raise LongTailedError(
+                f"{type(self).__name__} needs a {self.head} head, but the network has a "
+                f"{head_kind(network)} one; set network.head={self.head} or leave it at auto."
+            )
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Return the optimiser's parameter groups; a group may set its own `lr` factor etc."""
+        return [{"params": [p for p in self.parameters() if p.requires_grad]}]
+
+    def begin(self, run: Run) -> None:
+        """Prepare (without grad) before the first step: freeze, re-initialise, collect."""
+
+    def loss(self, batches: dict[str, Batch], progress: Progress) -> dict[str, Tensor]:
+        """Return the weighted loss terms of one step by name; `fit` adds and logs them."""
+        raise NotImplementedError
+
+    def after_step(self, progress: Progress) -> None:
+        """Update (without grad) what follows the optimiser step: momentum encoders, queues."""
+
+    def end_epoch(self, run: Run, progress: Progress) -> None:
+        """Update (without grad) what changes once an epoch: confusion, prototypes."""
+
+    def predict(self, images: Tensor) -> Tensor:
+        """Return logits [N, C] for normalised images [N, 3, H, W]; no side effects."""
+        logits: Tensor = self.network(images)
+        return logits
+
+    def forward(self, batches: dict[str, Batch], progress: Progress) -> dict[str, Tensor]:
+        """Return `loss`; the way in for wrappers (several processes, autocast)."""
+        return self.loss(batches, progress)
+
+
+def head_kind(network: Network) -> str:
+    """Return the kind of the network's head: 'linear', 'cosine' or its class name."""
+    for kind, head_class in HEADS.items():
+        if type(network.head) is head_class:
+            return kind
+    return type(network.head).__name__

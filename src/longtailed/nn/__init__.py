@@ -1,0 +1,21 @@
+"""Networks: staged backbones, classifier heads, and building them by name."""
+
+from longtailed.nn.backbone import Backbone, DataConfig
+from longtailed.nn.cifar_resnet import CIFAR_RESNETS, CifarResNet
+from longtailed.nn.heads import HEADS, CosineHead, LinearHead
+from longtailed.nn.network import Network, build_network, list_networks
+from longtailed.nn.timm_backbone import TimmBackbone
+
+__all__ = [
+    "CIFAR_RESNETS",
+    "HEADS",
+    "Backbone",
+    "CifarResNet",
+    "CosineHead",
+    "DataConfig",
+    "LinearHead",
+    "Network",
+    "TimmBackbone",
+    "build_network",
+    "list_networks",
+]

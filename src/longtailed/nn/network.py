@@ -1,0 +1,118 @@
+"""Network: a staged backbone and a classifier head, built by name.
+
+State-dict keys of a network: `backbone.` followed by the backbone's keys (see `cifar_resnet` and
+`timm_backbone`), `head.weight` [C, A] and, for a linear head with bias, `head.bias` [C].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from longtailed.errors import LongTailedError, unknown_name
+from longtailed.nn.backbone import Backbone
+from longtailed.nn.cifar_resnet import CIFAR_RESNETS, CifarResNet, kaiming_initialize
+from longtailed.nn.heads import HEADS, CosineHead, LinearHead
+from longtailed.nn.timm_backbone import TimmBackbone, timm_names
+
+TIMM_PREFIX = "timm:"
+
+
+class Network(nn.Module):
+    """A backbone and a head: images [N, 3, H, W] -> features [N, A] -> logits [N, C].
+
+    >>> network = build_network("resnet8", num_classes=10, width=0.5)
+    >>> network.num_parameters()
+    19690
+    """
+
+    def __init__(self, backbone: Backbone, head: LinearHead | CosineHead) -> None:
+        super().__init__()
+        if head.in_features != backbone.num_features:
+            raise LongTailedError(
+                f"the head takes {head.in_features} features, but the backbone gives "
+                f"{backbone.num_features}."
+            )
+        self.backbone = backbone
+        self.head = head
+
+    def features(self, images: Tensor) -> Tensor:
+        """Return the features [N, A] of images [N, 3, H, W]."""
+        return self.backbone(images)  # type: ignore[no-any-return]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the logits [N, C] of images [N, 3, H, W]."""
+        return self.head(self.features(images))  # type: ignore[no-any-return]
+
+    def num_parameters(self) -> int:
+        """Return the number of parameters, trainable or not."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+
+def list_networks() -> dict[str, str]:
+    """Return the names of the networks for small images, each with a description.
+
+    Every timm model is a network too, under its timm name, e.g. `resnet50` or `timm:resnet50`.
+    """
+    return {
+        name: f"{name.replace('resnet', 'ResNet-')} for small images, "
+        f"{blocks} {'block' if blocks == 1 else 'blocks'} in each of 3 stages"
+        for name, blocks in CIFAR_RESNETS.items()
+    }
+
+
+def build_network(
+    name: str,
+    num_classes: int,
+    head: str = "linear",
+    pretrained: bool = False,
+    image_size: int | None = None,
+    head_options: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> Network:
+    """Return the network called `name`, with new weights for its head.
+
+    `name` is one of `list_networks()` or the name of a timm model, with or without `timm:` before
+    it. `head` is one of `HEADS`, `head_options` are its further arguments (`bias` or `scale`).
+    `pretrained` and `image_size` (pixels) concern timm models, see `TimmBackbone`; the networks for
+    small images take every size. `options` go to the backbone: `width` for a CIFAR ResNet,
+    `weights` and timm's own options for a timm model.
+
+    Weights are drawn from torch's default generator: seed it for a reproducible network.
+
+    Raises `LongTailedError` for an unknown name or option, and for pretrained weights that are not
+    at hand.
+    """
+    if head not in HEADS:
+        raise unknown_name("head", head, HEADS)
+    if num_classes < 1:
+        raise LongTailedError(f"a network needs at least one class, not {num_classes}.")
+    backbone = _build_backbone(name, pretrained, image_size, options)
+    try:
+        classifier = HEADS[head](backbone.num_features, num_classes, **(head_options or {}))
+    except TypeError as error:
+        raise LongTailedError(
+            f"a {head} head does not take the options {sorted(head_options or {})}: {error}."
+        ) from error
+    if isinstance(backbone, CifarResNet):
+        kaiming_initialize(classifier)
+    return Network(backbone, classifier)
+
+
+def _build_backbone(
+    name: str, pretrained: bool, image_size: int | None, options: dict[str, Any]
+) -> Backbone:
+    if name in CIFAR_RESNETS:
+        if pretrained:
+            raise LongTailedError(f"there are no pretrained weights for {name}; train it instead.")
+        unknown = sorted(set(options) - {"width"})
+        if unknown:
+            raise LongTailedError(f"{name} has no option {unknown[0]!r}; it takes only 'width'.")
+        return CifarResNet(CIFAR_RESNETS[name], **options)
+    timm_name = name.removeprefix(TIMM_PREFIX)
+    known = timm_names()
+    if timm_name.split(".")[0] not in known:
+        raise unknown_name("network", name, [*CIFAR_RESNETS, *known])
+    return TimmBackbone(timm_name, pretrained=pretrained, image_size=image_size, **options)

@@ -1,0 +1,70 @@
+"""The optimiser of a stage, declared as a value and built for a method's parameters."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from torch import nn
+
+from longtailed.errors import LongTailedError
+
+
+class Optimizer(BaseModel):
+    """SGD or AdamW with its settings.
+
+    `decay_norm_and_bias` False exempts parameters of one dimension or fewer (normalisation
+    scales and shifts, biases) from weight decay; the field's CIFAR recipes decay all of them.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Literal["sgd", "adamw"] = "sgd"
+    lr: float = Field(default=0.1, gt=0)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    nesterov: bool = False
+    weight_decay: float = Field(default=2e-4, ge=0)
+    decay_norm_and_bias: bool = True
+
+    @model_validator(mode="after")
+    def _check(self) -> Optimizer:
+        if self.nesterov and self.momentum == 0:
+            raise ValueError("nesterov needs a momentum above 0")
+        return self
+
+    def build(self, method: nn.Module, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        """Return the optimiser over a method's parameter groups.
+
+        A group may carry `lr_factor` (default 1), which scales the schedule's rate.
+        Raises `LongTailedError` if no parameter is left to train.
+        """
+        groups = [group for group in groups if group["params"]]
+        if not groups:
+            raise LongTailedError(f"{type(method).__name__} has no parameter left to train.")
+        if not self.decay_norm_and_bias:
+            groups = [part for group in groups for part in _split_decay(group)]
+        for group in groups:
+            group.setdefault("lr_factor", 1.0)
+        if self.name == "adamw":
+            return torch.optim.AdamW(groups, lr=self.lr, weight_decay=self.weight_decay)
+        return torch.optim.SGD(
+            groups,
+            lr=self.lr,
+            momentum=self.momentum,
+            nesterov=self.nesterov,
+            weight_decay=self.weight_decay,
+        )
+
+
+def _split_decay(group: dict[str, Any]) -> list[dict[str, Any]]:
+    wide = [p for p in group["params"] if p.ndim > 1]
+    narrow = [p for p in group["params"] if p.ndim <= 1]
+    parts = [{**group, "params": wide}, {**group, "params": narrow, "weight_decay": 0.0}]
+    return [part for part in parts if part["params"]]
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Set the rate of every group to `lr` times the group's factor."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group["lr_factor"]

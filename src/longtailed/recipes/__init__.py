@@ -1,0 +1,66 @@
+"""Recipes: what a run is. `RECIPES` maps each name to the function that returns it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from functools import partial
+
+from longtailed.errors import unknown_name
+from longtailed.recipes import cifar, demo, large
+from longtailed.recipes.defaults import compose
+from longtailed.recipes.override import override
+from longtailed.recipes.recipe import Data, NetworkSpec, Recipe, Stage, load_recipe
+
+__all__ = [
+    "RECIPES",
+    "Data",
+    "NetworkSpec",
+    "Recipe",
+    "Stage",
+    "compose",
+    "load_recipe",
+    "named_recipe",
+    "override",
+    "recipe_note",
+]
+
+_CIFAR = {
+    "ce": cifar.ce,
+    "focal": cifar.focal,
+    "class-balanced": cifar.class_balanced,
+    "class-balanced-focal": cifar.class_balanced_focal,
+    "class-balanced-sampling": cifar.class_balanced_sampling,
+    "ldam": cifar.ldam,
+    "ldam-drw": cifar.ldam_drw,
+    "ce-drw": cifar.ce_drw,
+    "balanced-softmax": cifar.balanced_softmax,
+    "mixup-drw": cifar.mixup_drw,
+}
+
+RECIPES: dict[str, Callable[[], Recipe]] = {
+    "digits-ce": partial(demo.digits, "ce"),
+    "digits-ldam-drw": partial(demo.digits, "ldam-drw"),
+    **{f"cifar10-lt-{name}": partial(make, "cifar10") for name, make in _CIFAR.items()},
+    **{f"cifar100-lt-{name}": partial(make, "cifar100") for name, make in _CIFAR.items()},
+    "imagenet-lt-ce": large.imagenet_lt,
+    "imagenet-lt-ce-class-balanced": partial(large.imagenet_lt, sampler="class-balanced"),
+    "imagenet-lt-ce-square-root": partial(large.imagenet_lt, sampler="square-root"),
+    "imagenet-lt-ce-progressive": partial(large.imagenet_lt, sampler="progressive"),
+    "imagenet-lt-ldam-drs": large.imagenet_lt_ldam_drs,
+    "places-lt-ce": large.places_lt,
+    "inaturalist18-ce": large.inaturalist18,
+}
+
+
+def named_recipe(name: str) -> Recipe:
+    """Return the recipe called `name`; an unknown name names its nearest ones."""
+    if name not in RECIPES:
+        raise unknown_name("recipe", name, RECIPES)
+    return RECIPES[name]()
+
+
+def recipe_note(name: str) -> str:
+    """Return what a recipe's documentation says: what it is, its cost, the published figure."""
+    entry = RECIPES[name]
+    return inspect.getdoc(entry.func if isinstance(entry, partial) else entry) or ""

@@ -1,0 +1,47 @@
+"""The recipe of a run that is put together from data, method and network on the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from longtailed.methods import method_class
+from longtailed.optim import Optimizer
+from longtailed.recipes.recipe import Data, NetworkSpec, Recipe, Stage
+from longtailed.schedules import Schedule
+
+FROM_SCRATCH: dict[str, Any] = {
+    "epochs": 200,
+    "optimizer": Optimizer(lr=0.1, weight_decay=2e-4),
+    "schedule": Schedule(kind="step", warmup=0.025, milestones=(0.8, 0.9), gamma=0.01),
+}
+"""LDAM-DRW's training of ResNet-32 on CIFAR (arXiv 1906.07413), in fractions of the run."""
+
+FINE_TUNING: dict[str, Any] = {
+    "epochs": 30,
+    "batch_size": 64,
+    "optimizer": Optimizer(lr=0.01, weight_decay=1e-4, nesterov=True),
+    "schedule": Schedule(kind="cosine", warmup=0.05),
+}
+"""A cautious start for a pretrained backbone on an own folder of images."""
+
+
+def compose(
+    source: str,
+    method: str = "ce",
+    network: str = "resnet32",
+    *,
+    imbalance: float | None = None,
+    pretrained: bool = False,
+) -> Recipe:
+    """Return a recipe for any data, method and network with the field's usual settings."""
+    method_class(method)
+    settings = FINE_TUNING if pretrained else FROM_SCRATCH
+    stem = Path(source).name or "data"
+    ratio = "" if imbalance is None else f"-{imbalance:g}"
+    return Recipe(
+        name=f"{stem}{ratio}-{method}-{network.replace('/', '_').replace(':', '_')}",
+        data=Data(source=source, imbalance=imbalance),
+        network=NetworkSpec(name=network, pretrained=pretrained),
+        stages=(Stage(method=method, **settings),),
+    )

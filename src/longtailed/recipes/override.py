@@ -1,0 +1,113 @@
+"""key=value overrides of a recipe, with short keys where they are unambiguous."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from pydantic import BaseModel
+
+from longtailed.errors import LongTailedError, unknown_name
+from longtailed.methods import method_options
+from longtailed.recipes.recipe import Recipe, Stage, load_recipe
+
+Path = tuple[str | int, ...]
+
+SHORT: dict[str, Path] = {"network": ("network", "name"), "data": ("data", "source")}
+
+
+def override(recipe: Recipe, assignments: Sequence[str]) -> Recipe:
+    """Return the recipe with `key=value` assignments applied.
+
+    A key is a full path ("data.imbalance", "stages.0.optimizer.lr") or its last part where only
+    one place has it ("imbalance", "lr"); in a recipe of several stages a stage's key needs its
+    number ("stages.1.epochs", or "1.epochs"). Options of a stage's method ("gamma") need no
+    prefix. Values are Python literals; anything else is text; "none" is None.
+
+    Raises `LongTailedError` for an unknown or ambiguous key (naming the nearest) or a bad value.
+    """
+    values = recipe.model_dump(mode="json")
+    pairs = [_split(text) for text in assignments]
+    # The method comes first: it decides which option names exist.
+    for key, value in sorted(pairs, key=lambda pair: not pair[0].endswith("method")):
+        path = _resolve(key, values)
+        if path[-1] == "method" and value != _get(values, path):
+            _set(values, (*path[:-1], "options"), {})
+        _set(values, path, value)
+    return load_recipe(values)
+
+
+def _split(text: str) -> tuple[str, Any]:
+    key, sign, value = text.partition("=")
+    if not sign or not key.strip():
+        raise LongTailedError(f"{text!r} is not an override; write key=value.")
+    return key.strip().replace("-", "_"), parse_value(value.strip())
+
+
+def parse_value(text: str) -> Any:
+    """Return the value that a text means: a Python literal, a boolean, None, or the text."""
+    words = {"none": None, "null": None, "true": True, "false": False}
+    if text.lower() in words:
+        return words[text.lower()]
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def _places(values: Mapping[str, Any]) -> Iterator[Path]:
+    """Yield the path of every setting of a recipe."""
+    for name in Recipe.model_fields:
+        if name != "stages":
+            yield from _model_places(Recipe.model_fields[name].annotation, (name,))
+    for number, stage in enumerate(values["stages"]):
+        yield from _model_places(Stage, ("stages", number))
+        for option in method_options(stage["method"]):
+            yield ("stages", number, "options", option)
+
+
+def _model_places(annotation: Any, path: Path) -> Iterator[Path]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        for name, info in annotation.model_fields.items():
+            yield from _model_places(info.annotation, (*path, name))
+    else:
+        yield path
+
+
+def _resolve(key: str, values: Mapping[str, Any]) -> Path:
+    if key in SHORT:
+        return SHORT[key]
+    wanted = tuple(int(part) if part.isdigit() else part for part in key.split("."))
+    places = list(_places(values))
+    if wanted in places:
+        return wanted
+    for place in places:  # an entry of a dictionary-valued setting: data.views.standard
+        if place[-1] in {"views", "options"} and place[-len(wanted) + 1 :] == wanted[:-1]:
+            return (*place, wanted[-1])
+    matches = [place for place in places if place[-len(wanted) :] == wanted]
+    if len(matches) > 1:
+        # A method's option may share its name with a deeper setting (focal's and a schedule's
+        # gamma): the option is meant.
+        options = [place for place in matches if place[-2:-1] == ("options",)]
+        matches = options if len(options) == 1 else matches
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        shown = ", ".join(".".join(map(str, place)) for place in matches[:4])
+        raise LongTailedError(f"{key!r} is ambiguous; say which: {shown}.")
+    names = {".".join(map(str, place)) for place in places} | {str(p[-1]) for p in places}
+    near = names if "." in key else {name for name in names if "." not in name}
+    raise unknown_name("key", key, near)
+
+
+def _get(values: Any, path: Path) -> Any:
+    for part in path:
+        values = values[part]
+    return values
+
+
+def _set(values: Any, path: Path, value: Any) -> None:
+    for part in path[:-1]:
+        values = values[part]
+    values[path[-1]] = value

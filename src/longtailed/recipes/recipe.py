@@ -1,0 +1,156 @@
+"""Recipe: a frozen, validated value that says everything about a run except where it runs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from longtailed.data.views import parse_view
+from longtailed.errors import LongTailedError
+from longtailed.job import FitOptions
+from longtailed.methods import check_options, method_class
+
+
+class Data(BaseModel):
+    """Which images, how they are made long-tailed, split, viewed and stored.
+
+    Args:
+        source: the name of a source or a path.
+        root: where a source's files lie (image root of a list, folder of the CIFAR archives).
+        download: allow the CIFAR archives to be downloaded to `root`.
+        label_column, class_names: see `longtailed.data.load_imageset`.
+        imbalance: ratio of the largest to the smallest class after subsampling; None keeps the
+            source as it is.
+        profile: "exp" or "step".
+        max_count: size of the largest class; None takes what the source allows.
+        subset_seed: chooses the images of each class.
+        selection: "shuffle" (the LDAM-DRW lineage) or "first" (file order, as RSG does).
+        holdout: images per class (int) or part of each class (float) set aside from train before
+            subsampling, for choosing an epoch; 0 for none.
+        eval_split: the split of the final figures; None: "test", or else "val".
+        image_size: side of the crops when images are files; None: 224.
+        views: view name -> text, over the defaults (see `longtailed.data.view_preset`).
+        mean, std: normalisation; None: the network's (if pretrained), the source's, or computed.
+        storage: "memory" (decoded uint8), "disk" (decode in workers) or "auto" (by size).
+        workers: decoding processes; None: one per core, at most 8.
+        on_bad_image: "error" stops at an unreadable image, "skip" leaves it out and counts it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    source: str = "digits"
+    root: str | None = None
+    download: bool = False
+    label_column: str | None = None
+    class_names: tuple[str, ...] | str | None = None
+    imbalance: float | None = Field(default=None, ge=1)
+    profile: Literal["exp", "step"] = "exp"
+    max_count: int | None = Field(default=None, ge=1)
+    subset_seed: int = Field(default=0, ge=0)
+    selection: Literal["shuffle", "first"] = "shuffle"
+    holdout: int | float = Field(default=10, ge=0)
+    eval_split: str | None = None
+    image_size: int | None = Field(default=None, ge=8)
+    views: dict[str, str] = {}
+    mean: tuple[float, float, float] | None = None
+    std: tuple[float, float, float] | None = None
+    storage: Literal["auto", "memory", "disk"] = "auto"
+    workers: int | None = Field(default=None, ge=0)
+    on_bad_image: Literal["error", "skip"] = "error"
+
+    @field_validator("holdout")
+    @classmethod
+    def _share(cls, value: int | float) -> int | float:
+        if isinstance(value, float) and value >= 1:
+            raise ValueError("a share of each class must be below 1; give images as an integer")
+        return value
+
+    @field_validator("views")
+    @classmethod
+    def _parse(cls, value: dict[str, str]) -> dict[str, str]:
+        for text in value.values():
+            parse_view(text)
+        return value
+
+
+class NetworkSpec(BaseModel):
+    """Which network: a name, the kind of head ("auto": what the method needs) and options."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = "resnet32"
+    head: Literal["auto", "linear", "cosine"] = "auto"
+    pretrained: bool = False
+    options: dict[str, Any] = {}
+
+
+class Stage(FitOptions):
+    """One method with its options, trained as `FitOptions` say."""
+
+    method: str = "ce"
+    options: dict[str, Any] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check(cls, values: Any) -> Any:
+        if isinstance(values, dict):
+            method = values.get("method", "ce")
+            values = {**values, "options": check_options(method, values.get("options", {}))}
+        return values
+
+
+class Recipe(BaseModel):
+    """Data, network and a list of stages.
+
+    `precision` "bf16" computes the network in bfloat16 (losses stay float32). `protocol`
+    "published" also reports the best epoch on the test split, labelled as such.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = "run"
+    data: Data = Data()
+    network: NetworkSpec = NetworkSpec()
+    stages: tuple[Stage, ...] = Field(default=(Stage(),), min_length=1)
+    seed: int = Field(default=0, ge=0)
+    precision: Literal["32", "bf16"] = "32"
+    channels_last: bool = True
+    protocol: Literal["honest", "published"] = "honest"
+
+    @property
+    def head(self) -> str:
+        """The kind of head that the network gets."""
+        if self.network.head != "auto":
+            return self.network.head
+        return method_class(self.stages[0].method).head or "linear"
+
+    @property
+    def identity(self) -> str:
+        """The SHA-256 of the recipe: two runs with the same one are the same run."""
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def load_recipe(values: Mapping[str, Any]) -> Recipe:
+    """Return the recipe in `values`; a key or value that does not fit is one sentence."""
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        raise LongTailedError(_first_problem(error)) from None
+
+
+def _first_problem(error: ValidationError) -> str:
+    first = error.errors()[0]
+    cause = first.get("ctx", {}).get("error")
+    if isinstance(cause, LongTailedError):
+        return str(cause)
+    where = ".".join(str(part) for part in first["loc"]) or "the recipe"
+    if first["type"] == "extra_forbidden":
+        return f"the recipe has no key {where!r}."
+    message = first["msg"].removeprefix("Value error, ")
+    message = message[0].lower() + message[1:] if message else "invalid value"
+    return f"{where} cannot be {first['input']!r}: {message.rstrip('.')}."

@@ -1,0 +1,234 @@
+"""What the report says in sentences: headline, summary, protocol, warnings, how to read it."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Sequence
+
+from longtailed.report.canvas import Styled
+from longtailed.report.load import Evaluation, RunRecord
+from longtailed.report.tables import seed_groups
+
+
+def percent(rate: float | None, digits: int = 1) -> str:
+    """Return a rate in 0..1 as text with its unit, "absent" for None."""
+    return "absent" if rate is None else f"{100 * rate:.{digits}f}\N{NO-BREAK SPACE}%"
+
+
+def headline(runs: Sequence[Styled]) -> str:
+    """Return one sentence with method, network, data and the last epoch's main figure."""
+    first = runs[0].run
+    where = f"{_join(_distinct(runs, _network))} on {_join(_distinct(runs, _source))}"
+    groups = seed_groups(runs)
+    if len(runs) == 1:
+        few = first.last.rates["few"]
+        rarest = "" if few is None else f", {percent(few)} on the few-shot classes"
+        return (
+            f"{_method(first)} with {where}: "
+            f"{percent(first.last.rates['balanced_accuracy'])} balanced accuracy{rarest}"
+        )
+    rates = _balanced(runs)
+    if len(groups) == 1:
+        mean, deviation = statistics.fmean(rates), statistics.stdev(rates)
+        return (
+            f"{_method(first)} with {where}, {len(runs)} seeds: "
+            f"{100 * mean:.1f} ± {100 * deviation:.1f}\N{NO-BREAK SPACE}% balanced accuracy"
+        )
+    methods = _distinct(runs, _method)
+    subject = f"{len(runs)} runs" if len(methods) == 1 else _join(methods)
+    return (
+        f"{subject} with {where}: {100 * min(rates):.1f} to {percent(max(rates))} balanced accuracy"
+    )
+
+
+def _balanced(runs: Sequence[Styled]) -> list[float]:
+    return [float(styled.run.last.rates["balanced_accuracy"] or 0) for styled in runs]
+
+
+def _method(run: RunRecord) -> str:
+    return ", then ".join(run.methods)
+
+
+def _network(run: RunRecord) -> str:
+    return str(run.manifest["network"])
+
+
+def _source(run: RunRecord) -> str:
+    return str(run.manifest["source"])
+
+
+def _split(name: str) -> Callable[[RunRecord], str]:
+    return lambda run: str(run.manifest["splits"][name])
+
+
+def _distinct(runs: Sequence[Styled], value: Callable[[RunRecord], str]) -> list[str]:
+    return list(dict.fromkeys(value(styled.run) for styled in runs))
+
+
+def _join(names: Sequence[str]) -> str:
+    if len(names) > 4:
+        names = [*names[:3], f"{len(names) - 3} others"]
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def summary(runs: Sequence[Styled]) -> list[str]:
+    """Return the sentences under the headline: the data, then the result in plain words."""
+    first = runs[0].run
+    train, test = first.manifest["splits"]["train"], first.manifest["splits"]["test"]
+    data = (
+        f"Trained on {int(train['images']):,} images of {len(first.counts):,} classes, "
+        f"the largest with {first.counts.max():,} images and the smallest with "
+        f"{first.counts.min():,} (imbalance ratio {ratio(first)}); "
+        f"tested on {int(test['images']):,} images."
+    )
+    if len(_distinct(runs, _split("train"))) > 1:
+        data = f"Run A: {data[0].lower()}{data[1:]} The training images of other runs differ."
+    return [data, _single_result(first) if len(runs) == 1 else _compared_result(runs)]
+
+
+def _single_result(run: RunRecord) -> str:
+    last = run.last
+    images, classes = percent(last.rates["top1"]), percent(last.rates["balanced_accuracy"])
+    mean = "" if images == classes else f"; averaged over classes, {classes}"
+    return (
+        f"After the last epoch it names {images} of the test images correctly{mean}. "
+        f"The worst class is {run.class_names[last.worst_class]} at "
+        f"{percent(last.rates['worst'])}."
+    )
+
+
+def _compared_result(runs: Sequence[Styled]) -> str:
+    groups = seed_groups(runs)
+    if len(groups) == 1:
+        rates = _balanced(runs)
+        return (
+            f"One recipe, trained {len(runs)} times with different seeds: balanced accuracy "
+            f"after the last epoch lies between {percent(min(rates))} and {percent(max(rates))}."
+        )
+    means = [statistics.fmean(_balanced(group)) for group in groups]
+    best, second = sorted(range(len(groups)), key=means.__getitem__, reverse=True)[:2]
+    base = 0 if best else second
+    return (
+        f"{_group_name(groups[best])} has the highest balanced accuracy after the last epoch, "
+        f"{percent(means[best])}: {100 * (means[best] - means[base]):.1f} points above "
+        f"{_group_name(groups[base])}, {'the first run' if best else 'the next'}, "
+        f"which has {percent(means[base])}."
+    )
+
+
+def _group_name(group: Sequence[Styled]) -> str:
+    if len(group) == 1:
+        return f"{group[0].key} ({group[0].label})"
+    return f"{group[0].run.name} (mean of {', '.join(styled.key for styled in group)})"
+
+
+def ratio(run: RunRecord) -> str:
+    """Return the imbalance ratio as trained, as short as it is exact."""
+    value = run.manifest["imbalance_ratio"]
+    if value is None or not math.isfinite(value):
+        return "undefined, a class is empty"
+    return f"{value:,.4g}" if value < 1000 else f"{value:,.0f}"
+
+
+def unlike(runs: Sequence[Styled]) -> list[str]:
+    """Return what, apart from the method, is not the same in all compared runs."""
+
+    checks: tuple[tuple[str, Callable[[RunRecord], str]], ...] = (
+        ("the test images", _split("test")),
+        ("the training images", _split("train")),
+        ("the network", _network),
+        ("the number of parameters", lambda run: f"{int(run.manifest['parameters']):,}"),
+        ("the number of epochs", lambda run: str(run.epochs)),
+        ("the rule of the many, medium and few groups", lambda run: run.last.rule),
+    )
+    return [what for what, value in checks if len(_distinct(runs, value)) > 1]
+
+
+def protocol(runs: Sequence[Styled]) -> list[tuple[str, tuple[str, ...]]]:
+    """Return (property, its value in each run) of how the runs were made and judged."""
+    rows: tuple[tuple[str, Callable[[RunRecord], str]], ...] = (
+        ("Data", _source),
+        ("Class sizes", _sizes),
+        ("Held-out split", _held_out),
+        ("Test split", _tested),
+        ("Method", _stages),
+        ("Network", _network),
+        ("Parameters", lambda run: f"{int(run.manifest['parameters']):,}"),
+        ("Epochs", lambda run: str(run.epochs)),
+        ("Seed", lambda run: str(run.seed)),
+        ("Model selected on", _selection),
+        ("Groups by", lambda run: run.last.rule),
+        ("Training time", lambda run: duration(run.train_seconds)),
+        ("Hardware", lambda run: str(run.manifest.get("hardware", "not recorded"))),
+    )
+    return [(name, tuple(value(styled.run) for styled in runs)) for name, value in rows]
+
+
+def _sizes(run: RunRecord) -> str:
+    asked = run.manifest.get("requested_imbalance")
+    requested = "" if asked is None else f", requested {float(asked):,.4g}"
+    return (
+        f"{run.counts.max():,} to {run.counts.min():,} images, "
+        f"profile {run.manifest.get('profile', 'natural')}, ratio {ratio(run)}{requested}"
+    )
+
+
+def _held_out(run: RunRecord) -> str:
+    if "holdout" not in run.manifest["splits"]:
+        return "none"
+    return _images(run, "holdout", str(run.manifest.get("holdout", "")))
+
+
+def _tested(run: RunRecord) -> str:
+    return _images(run, "test", str(run.manifest.get("eval_split", "")))
+
+
+def _images(run: RunRecord, split: str, origin: str) -> str:
+    images = f"{int(run.manifest['splits'][split]['images']):,} images"
+    return f"{images} ({origin})" if origin else images
+
+
+def _stages(run: RunRecord) -> str:
+    return "; ".join(f"{s['method']} ({s.get('epochs', 0)} epochs)" for s in run.recipe["stages"])
+
+
+def _selection(run: RunRecord) -> str:
+    chosen = "no split: the last epoch is reported"
+    if "holdout-chosen" in run.evaluations:
+        chosen = "the held-out split; the last epoch is reported as well"
+    if "best-test" in run.evaluations:
+        chosen += "; the best test epoch is shown for comparison with published figures only"
+    return chosen
+
+
+def duration(seconds: float) -> str:
+    """Return a time span in its two largest units."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"
+
+
+def noise_note(evaluation: Evaluation) -> str:
+    """Return how far chance alone moves top-1: twice sqrt(p (1 - p) / N), in points."""
+    p = evaluation.rates["top1"] or 0.0
+    points = 200 * math.sqrt(p * (1 - p) / max(evaluation.images, 1))
+    return (
+        f"With {evaluation.images:,} test images, top-1 carries about ±{points:.1f} points of "
+        "sampling error (two standard errors)"
+    )
+
+
+def seed_note(runs: Sequence[Styled]) -> str:
+    """Return what the number of seeds allows to say."""
+    single = [group[0].key for group in seed_groups(runs) if len(group) == 1]
+    if not single:
+        return "The standard deviation over seeds shows how much training itself varies."
+    if len(runs) == 1:
+        return "This is one seed: how much training itself varies is unknown."
+    return (
+        f"One seed each for {', '.join(single)}: how much training itself varies is unknown, so "
+        "read small differences as ties."
+    )

@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import hashlib
+import pickle
+import tarfile
+from pathlib import Path
+from urllib.error import URLError
+
+import numpy as np
+import pytest
+import torch
+from torchvision import datasets
+
+from longtailed.data.sources import SOURCES, available_splits, load_imageset
+from longtailed.data.sources.names import number_classes, read_class_names
+from longtailed.errors import LongTailedError
+
+
+def test_digits_have_a_fixed_stratified_split():
+    train, test = load_imageset("digits"), load_imageset("digits", "test")
+    assert len(train) + len(test) == 1797
+    assert train.images.shape[1:] == (3, 8, 8)
+    assert train.images.dtype == torch.uint8
+    assert int(train.images.max()) == 255
+    assert train.class_names == tuple("0123456789")
+    for ours, theirs in zip(train.class_counts, test.class_counts, strict=True):
+        assert theirs == round(0.3 * (ours + theirs))
+    assert train.fingerprint() == load_imageset("digits").fingerprint()
+    rows = {row.numpy().tobytes() for row in train.images}
+    assert not rows & {row.numpy().tobytes() for row in test.images}
+
+
+def test_splits_of_the_named_sources():
+    assert set(SOURCES) == {"digits", "cifar10", "cifar100"}
+    assert {available_splits(name) for name in SOURCES} == {("train", "test")}
+    with pytest.raises(LongTailedError, match="no split 'val'; it has 'train' and 'test'"):
+        load_imageset("digits", "val")
+
+
+def test_unknown_sources_are_explained(tmp_path):
+    with pytest.raises(LongTailedError, match=r"did you mean 'cifar10'.*Or give a path"):
+        load_imageset("cifar1")
+    for missing in ("some/folder", "list.txt", tmp_path / "gone"):
+        with pytest.raises(LongTailedError, match="there is no file or folder"):
+            load_imageset(missing)
+    (tmp_path / "notes.pdf").write_text("text")
+    with pytest.raises(LongTailedError, match="no known kind"):
+        load_imageset(tmp_path / "notes.pdf")
+    with pytest.raises(LongTailedError, match="neither class directories nor parquet"):
+        available_splits(tmp_path)
+
+
+def test_options_of_other_sources_are_refused():
+    with pytest.raises(LongTailedError, match="does not take the option label_column"):
+        load_imageset("digits", label_column="label")
+    with pytest.raises(LongTailedError, match="on_bad_image must be 'error' or 'skip'"):
+        load_imageset("digits", on_bad_image="drop")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("name", "archive"),
+    [("cifar10", "cifar-10-python.tar.gz"), ("cifar100", "cifar-100-python.tar.gz")],
+)
+def test_missing_and_damaged_cifar_say_what_to_put_where(name, archive, tmp_path):
+    with pytest.raises(LongTailedError, match=rf"put {archive}.*or pass download=True"):
+        load_imageset(name, root=tmp_path)
+    (tmp_path / archive).write_bytes(b"cut off")
+    with pytest.raises(LongTailedError, match=f"{archive}' is incomplete or damaged"):
+        load_imageset(name, root=tmp_path, download=True)
+
+
+def test_failed_download_is_one_sentence(tmp_path, monkeypatch):
+    class Offline(datasets.CIFAR10):
+        def __init__(self, *_: object, **__: object) -> None:
+            raise URLError("no route to host")
+
+    monkeypatch.setattr(datasets, "CIFAR10", Offline)
+    with pytest.raises(LongTailedError, match=r"no route to host.*put cifar-10-python\.tar\.gz"):
+        load_imageset("cifar10", root=tmp_path, download=True)
+
+
+def make_archive(folder: Path) -> type[datasets.CIFAR10]:
+    """Write an archive in CIFAR-10's layout with 4 + 2 images; return the class that reads it."""
+    pixels = np.arange(6 * 3072, dtype=np.int64).astype(np.uint8).reshape(6, 3072)
+    contents = {
+        "data_batch_1": {"data": pixels[:4], "labels": [1, 0, 1, 1]},
+        "test_batch": {"data": pixels[4:], "labels": [0, 1]},
+        "batches.meta": {"label_names": ["cat", "dog"]},
+    }
+    md5 = {}
+    with tarfile.open(folder / "cifar-10-python.tar.gz", "w:gz") as archive:
+        for name, content in contents.items():
+            (folder / name).write_bytes(pickle.dumps(content))
+            md5[name] = hashlib.md5((folder / name).read_bytes()).hexdigest()
+            archive.add(folder / name, f"cifar-10-batches-py/{name}")
+
+    class Tiny(datasets.CIFAR10):
+        tgz_md5 = hashlib.md5((folder / "cifar-10-python.tar.gz").read_bytes()).hexdigest()
+        train_list = [["data_batch_1", md5["data_batch_1"]]]
+        test_list = [["test_batch", md5["test_batch"]]]
+        meta = {
+            "filename": "batches.meta",
+            "key": "label_names",
+            "md5": md5["batches.meta"],
+        }
+
+    return Tiny
+
+
+def test_cifar_reads_the_archive_without_a_download(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets, "CIFAR10", make_archive(tmp_path))
+    train = load_imageset("cifar10", root=tmp_path)
+    assert train.class_names == ("cat", "dog")
+    assert train.labels.tolist() == [1, 0, 1, 1]
+    assert train.images.is_contiguous()
+    # The archive stores each image as the planes red, green, blue.
+    expected = np.arange(6 * 3072, dtype=np.int64).astype(np.uint8).reshape(6, 3, 32, 32)
+    assert np.array_equal(train.pixels().numpy(), expected[:4])
+    (tmp_path / "cifar-10-python.tar.gz").unlink()  # the extracted folder is enough
+    test = load_imageset("cifar10", "test", root=tmp_path)
+    assert np.array_equal(test.pixels().numpy(), expected[4:])
+
+
+def test_class_names_come_as_list_text_or_file(tmp_path):
+    (tmp_path / "names.txt").write_text("a dog\n\ncat \n", encoding="utf-8")
+    assert read_class_names(None) is None
+    assert read_class_names(["a", "b"]) == ("a", "b")
+    assert read_class_names("a, b,c") == ("a", "b", "c")
+    assert read_class_names(tmp_path / "names.txt") == ("a dog", "cat")
+    assert read_class_names(str(tmp_path / "names.txt")) == ("a dog", "cat")
+    for bad, message in (
+        ("a,b,a", "'a' 2 times"),
+        ("a,,b", "empty name"),
+        ("nowhere.txt", "no file"),
+        ([], "empty name"),
+    ):
+        with pytest.raises(LongTailedError, match=message):
+            read_class_names(bad)
+
+
+def test_gaps_in_labels_are_empty_classes():
+    assert number_classes(np.array([2, 0, 1, 1]), "x") == ("0", "1", "2")
+    with pytest.raises(LongTailedError, match=r"x has 2 empty classes \(labels run up to 3.*1, 2"):
+        number_classes(np.array([0, 3]), "x")
+    with pytest.raises(LongTailedError, match=r"without 0, 1, 2, 3, 4, \.\.\."):
+        number_classes(np.array([10**12]), "x")

@@ -1,0 +1,96 @@
+"""Recipes: all are valid, survive JSON, and take overrides with helpful refusals."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from longtailed.errors import LongTailedError
+from longtailed.recipes import RECIPES, compose, load_recipe, named_recipe, override, recipe_note
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_named_recipes_survive_json_and_say_what_to_expect(name):
+    recipe = named_recipe(name)
+    assert recipe.name == name
+    again = load_recipe(json.loads(recipe.model_dump_json()))
+    assert again == recipe
+    assert again.identity == recipe.identity
+    assert "ublished" in recipe_note(name) or "figure" in recipe_note(name)
+
+
+def test_short_keys_reach_their_place():
+    recipe = override(
+        compose("digits", "focal"),
+        [
+            "epochs=7",
+            "lr=0.05",
+            "imbalance=20",
+            "gamma=2",
+            "seed=3",
+            "profile=step",
+            "views.standard=flip",
+        ],
+    )
+    stage = recipe.stages[0]
+    assert (stage.epochs, stage.optimizer.lr, recipe.data.imbalance) == (7, 0.05, 20)
+    assert stage.options == {"gamma": 2.0}  # the focal loss's, not the schedule's
+    assert (recipe.seed, recipe.data.profile) == (3, "step")
+    assert recipe.data.views == {"standard": "flip"}
+
+
+def test_changing_the_method_changes_which_options_exist():
+    recipe = override(compose("digits", "focal"), ["tau=0.5", "method=logit-adjustment"])
+    assert recipe.stages[0].options == {"tau": 0.5}
+
+
+def test_head_follows_the_method():
+    assert compose("digits", "ce").head == "linear"
+    assert compose("digits", "ldam").head == "cosine"
+
+
+def test_identity_changes_with_any_setting():
+    recipe = compose("digits")
+    assert recipe.identity != override(recipe, ["epochs=7"]).identity
+    assert recipe.identity == compose("digits").identity
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("epocs=3", "unknown key 'epocs'; did you mean 'epochs'"),
+        ("epochs=many", "stages.0.epochs cannot be 'many': input should be a valid integer"),
+        ("epochs=-1", "stages.0.epochs cannot be -1: input should be greater than or equal to 0"),
+        ("imbalance=0.5", "data.imbalance cannot be 0.5"),
+        ("profile=linear", "data.profile cannot be 'linear': input should be 'exp' or 'step'"),
+        ("epochs", "'epochs' is not an override; write key=value"),
+        ("method=lda", "unknown method 'lda'; did you mean 'ldam'"),
+        ("max_margin=wide", "option 'max_margin' of method 'ldam' cannot be 'wide'"),
+        ("stages.0.options.tau=1", "unknown option of method 'ldam' 'tau'|unknown key"),
+        ("views.standard=flop", "unknown operation 'flop'|flop"),
+        ("holdout=1.5", "data.holdout cannot be 1.5: a share of each class must be below 1"),
+        ("data.epochs=3", "unknown key 'data.epochs'"),
+    ],
+)
+def test_bad_overrides_are_one_sentence(assignment, message):
+    with pytest.raises(LongTailedError, match=message) as caught:
+        override(compose("digits", "ldam"), [assignment])
+    assert "\n" not in str(caught.value)
+
+
+def test_keys_of_several_stages_need_a_number():
+    recipe = compose("digits")
+    values = recipe.model_dump(mode="json")
+    values["stages"] = [values["stages"][0], {**values["stages"][0], "method": "focal"}]
+    two = load_recipe(values)
+    assert override(two, ["stages.1.epochs=4", "0.epochs=2", "gamma=3"]).stages[1].epochs == 4
+    with pytest.raises(LongTailedError, match=r"ambiguous; say which: stages\.0\.epochs"):
+        override(two, ["epochs=3"])
+
+
+def test_unknown_recipes_and_keys_name_the_nearest():
+    with pytest.raises(LongTailedError, match="did you mean 'cifar10-lt-ldam-drw'"):
+        named_recipe("cifar10-ldam-drw")
+    with pytest.raises(LongTailedError, match="no key 'epochs'"):
+        load_recipe({"epochs": 3})

@@ -1,0 +1,212 @@
+"""The command line on real (small) input: each command works, bad input is one sentence, code 2."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from PIL import Image
+
+from longtailed import cli
+from longtailed.checkpoint import read_weights
+
+QUICK = ["epochs=2", "network.options.width=0.5", "batch_size=32", "holdout=4"]
+
+
+@pytest.fixture()
+def run(monkeypatch, capsys, tmp_path):
+    """Run the command line in an empty directory; return (exit code, output, errors)."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "120")
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["longtailed", *map(str, arguments)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture()
+def photos(tmp_path):
+    """A folder of small coloured images in three classes, without a test split."""
+    for number, (name, count) in enumerate([("ant", 30), ("bee", 12), ("wasp", 6)]):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for i in range(count):
+            colour = [20 + 10 * (i % 5)] * 3
+            colour[number] = 200
+            Image.new("RGB", (40, 36), tuple(colour)).save(
+                tmp_path / "photos" / name / f"{i:03d}.png"
+            )
+    return tmp_path / "photos"
+
+
+def test_train_evaluate_predict_and_report(run, photos, tmp_path):
+    out = tmp_path / "out"
+    given = ["--data", photos, "--method", "ldam-drw", "--network", "resnet8", "--out", out]
+    code, printed, _ = run("train", *given, "image_size=32", "epochs=3", "batch_size=8", "lr=0.02")
+    assert code == 0
+    assert "few" in printed
+    for name in ("recipe.json", "manifest.json", "metrics.jsonl", "model.safetensors"):
+        assert (out / name).exists(), name
+    assert "<html" in (out / "report.html").read_text()
+
+    code, printed, _ = run("evaluate", out)
+    assert code == 0
+    assert json.loads(printed)["top1"] == json.loads((out / "results.json").read_text())[
+        "evaluations"
+    ]["last"]["top1"]
+
+    code, printed, _ = run("predict", out, photos / "ant", "--top", "2")
+    rows = list(csv.DictReader(io.StringIO(printed)))
+    assert code == 0
+    assert len(rows) == 60
+    assert {row["class"] for row in rows} <= {"ant", "bee", "wasp"}
+
+    code, printed, _ = run("report", out, out, "--out", "both.html")
+    assert code == 0
+    assert (tmp_path / "both.html").exists()
+
+    again = run("train", *given, "image_size=32", "epochs=3", "batch_size=8", "lr=0.02")
+    assert again[0] == 0
+    other = run("train", *given, "image_size=32", "epochs=4", "batch_size=8", "lr=0.02")
+    assert other[0] == 2
+    assert "holds another recipe (stages.0.epochs is 3 there and 4 here)" in other[2]
+
+
+def test_demo_compares_two_methods(run, monkeypatch, tmp_path):
+    from longtailed.recipes import RECIPES, demo, override
+
+    for method in ("ce", "ldam-drw"):
+        short = override(demo.digits(method), [*QUICK, "network=resnet8"])
+        monkeypatch.setitem(RECIPES, f"digits-{method}", lambda short=short: short)
+    code, printed, _ = run("demo", "--out", tmp_path / "demo")
+    assert code == 0
+    assert "digits-ce" in printed
+    assert "digits-ldam-drw" in printed
+    assert (tmp_path / "demo" / "report.html").exists()
+
+
+def test_lists(run):
+    for what in ("methods", "networks", "sources", "recipes", "views", "samplers"):
+        code, printed, _ = run("list", what)
+        assert code == 0, what
+        assert len(printed.splitlines()) > 2, what
+    assert "weighting=class-balanced" in run("list", "methods", "ldam-drw")[1]
+
+
+def test_data_describes_a_source(run, photos, tmp_path):
+    code, printed, _ = run("data", photos, "--thumbnails", tmp_path / "grid.png")
+    assert code == 0
+    assert "imbalance ratio" in printed
+    assert Image.open(tmp_path / "grid.png").size[0] > 100
+    description = json.loads(run("data", "digits", "--imbalance", "20", "--json")[1])
+    assert description["imbalance_ratio"] == pytest.approx(20, abs=1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "cifar10-lt-ldam"], "cifar-10-python.tar.gz"),
+        (["train", "cifar10-ldam"], "unknown recipe 'cifar10-ldam'"),
+        (["train", "--data", "digits", "--method", "ldma"], "did you mean 'ldam'"),
+        (["train", "--data", "digitz"], "digitz"),
+        (["train", "--data", "digits", "--network", "resnet33"], "resnet33"),
+        (["train", "--data", "digits", "epocs=3"], "did you mean 'epochs'"),
+        (["train", "--data", "digits", "--imbalance", "1000"], "would get no image"),
+        (["train", "--data", "digits", "--device", "tpu"], "unknown device 'tpu'"),
+        (["train"], "say what to train"),
+        (["list", "methodes"], "did you mean 'methods'"),
+        (["evaluate", "nowhere"], "does not exist"),
+        (["report", "nowhere"], "nowhere"),
+        (["data", "nowhere"], "nowhere"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_code_2(run, arguments, message):
+    code, _, errors = run(*arguments)
+    assert code == 2
+    assert message in errors
+    assert "Traceback" not in errors
+    assert len(errors.strip().splitlines()) == 1
+
+
+def test_a_damaged_image_is_named_or_skipped(run, photos, tmp_path):
+    (photos / "ant" / "000.png").write_bytes(b"")
+    whole = (photos / "bee" / "001.png").read_bytes()
+    (photos / "bee" / "001.png").write_bytes(whole[: len(whole) // 2])
+    given = ["train", "--data", photos, "--network", "resnet8", "image_size=32", *QUICK[:1]]
+    code, _, errors = run(*given)
+    assert code == 2
+    assert "000.png" in errors
+    assert "001.png" in errors
+    code, _, errors = run(*given, "--on-bad-image", "skip", "--out", tmp_path / "skipped")
+    assert code == 0, errors
+    skipped = json.loads((tmp_path / "skipped" / "manifest.json").read_text())["skipped"]
+    assert sorted(name.rpartition("/")[2] for name in skipped) == ["000.png", "001.png"]
+
+
+COMMAND = "from longtailed.cli import main; main()"
+
+
+def start(tmp_path, out, *extra: str) -> subprocess.Popen[str]:
+    arguments = ["train", "digits-ldam-drw", *QUICK, "network=resnet8", "epochs=6", *extra]
+    arguments += ["checkpoint_every=1", "--out", str(out)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, "-c", COMMAND, *arguments],
+        cwd=tmp_path,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for_epoch(out, process, epochs: int) -> None:
+    """Wait until metrics.jsonl shows that so many epochs are done and another is under way."""
+    deadline = time.monotonic() + 60
+    path = out / "metrics.jsonl"
+    while time.monotonic() < deadline and process.poll() is None:
+        if path.exists() and len(path.read_text().splitlines()) >= epochs:
+            return
+        time.sleep(0.005)
+    raise AssertionError("the run ended before it could be stopped")
+
+
+def test_killed_and_resumed_run_ends_with_the_same_weights(tmp_path):
+    whole = start(tmp_path, tmp_path / "whole")
+    assert whole.wait(timeout=120) == 0, whole.stderr.read()
+    killed = start(tmp_path, tmp_path / "killed")
+    wait_for_epoch(tmp_path / "killed", killed, 2)
+    killed.send_signal(signal.SIGKILL)
+    assert killed.wait(timeout=60) == -signal.SIGKILL
+    assert not (tmp_path / "killed" / "results.json").exists()
+    resumed = start(tmp_path, tmp_path / "killed")
+    assert resumed.wait(timeout=120) == 0, resumed.stderr.read()
+    weights = [read_weights(tmp_path / name / "model.safetensors") for name in ("whole", "killed")]
+    assert weights[0].keys() == weights[1].keys()
+    assert all(torch.equal(tensor, weights[1][key]) for key, tensor in weights[0].items())
+
+
+def test_a_terminated_run_says_how_to_go_on(tmp_path):
+    process = start(tmp_path, tmp_path / "run", "epochs=200")
+    wait_for_epoch(tmp_path / "run", process, 1)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "run the same command again to go on" in errors
+    assert "Traceback" not in errors
+    assert (tmp_path / "run" / "checkpoint.pt").exists()
