@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 import sys
 import warnings
 from pathlib import Path
@@ -37,7 +38,9 @@ def main() -> None:
     """Run the command line; bad input is one sentence and exit code 2."""
     from longtailed.job import Interrupted
 
-    warnings.filterwarnings("ignore", category=UserWarning, module="lightning")
+    # What the engine has to say about itself is not for the user of a command.
+    warnings.filterwarnings("ignore", category=UserWarning, module="lightning_fabric")
+    logging.getLogger("lightning_fabric").setLevel(logging.ERROR)
     try:
         app(standalone_mode=True)
     except LongTailedError as error:
@@ -133,13 +136,13 @@ def demo(
 
 def print_results(finished: list[Any]) -> None:
     """Print the figures of finished runs as a table; accuracies in percent."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("run", overflow="fold")
-    table.add_column("epoch", overflow="fold")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    table.add_column("run and epoch", overflow="fold")
     for column in ("top-1", "bal.", "many", "med.", "few", "worst", "ECE"):
         table.add_column(column, justify="right", no_wrap=True)
     for one in finished:
-        for number, (name, figures) in enumerate(one.results["evaluations"].items()):
+        table.add_row(one.recipe.name, style="bold")
+        for name, figures in one.results["evaluations"].items():
             groups = figures["groups"]
             row = [
                 figures["top1"],
@@ -148,8 +151,8 @@ def print_results(finished: list[Any]) -> None:
                 figures["worst_class"]["accuracy"],
                 figures["ece"],
             ]
-            label = "" if number else one.recipe.name
-            table.add_row(label, f"{one.results['epochs'][name] + 1} ({name})", *map(_percent, row))
+            epoch = one.results["epochs"][name] + 1
+            table.add_row(f"  {name}, {epoch}", *map(_percent, row))
     Console().print(table)
     typer.echo("Percent on the test split; bal. is the mean over classes, ECE calibration error.")
     typer.echo("Groups: " + finished[0].results["evaluations"]["last"]["groups"]["rule"] + ".")

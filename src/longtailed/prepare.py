@@ -186,7 +186,7 @@ def manifest(splits: Splits, originals: dict[str, ImageSet], data: Data) -> dict
         "profile": data.profile if data.imbalance is not None else "natural",
         "seed": data.subset_seed,
         "selection": data.selection,
-        "skipped": [name for imageset in splits.sets.values() for name in imageset.skipped],
+        "skipped": list(dict.fromkeys(name for s in originals.values() for name in s.skipped)),
         "mean": list(splits.mean),
         "std": list(splits.std),
         "views": {name: str(view) for name, view in splits.views.items()},

@@ -223,9 +223,9 @@ def initial_network(recipe: Recipe, splits: Splits) -> Network:
             pretrained=spec.pretrained,
             **spec.options,
         )
-    if spec.pretrained and recipe.data.mean is None:
-        config = network.backbone.data_config
-        splits.mean, splits.std = config["mean"], config["std"]
+    config = network.backbone.data_config
+    if spec.pretrained and config is not None and recipe.data.mean is None:
+        splits.mean, splits.std = config.mean, config.std
     if recipe.channels_last:
         network.to(memory_format=torch.channels_last)
     return network

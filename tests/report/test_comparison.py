@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import numpy as np
 
 from longtailed.report import load_run, write_report
 from longtailed.report.canvas import Styled, style_runs
-from longtailed.report.narrative import headline, seed_note, summary, unlike
+from longtailed.report.narrative import headline, percent, seed_note, summary, unlike
 from longtailed.report.tables import run_labels
 
 
@@ -24,7 +25,7 @@ def test_page_compares_methods_and_seeds(
     chosen = [runs["two-stage"], runs["one"], runs["seed1"]]
     assert write_report(chosen, out) == out
     page = read_page(out)
-    assert page.headline.startswith("moco, then crt and ldam-drw with resnet32 on cifar10: ")
+    assert page.headline.startswith("moco then crt and ldam-drw with resnet32 on cifar10: ")
     for expected in (
         "Difference to run A (cifar10-moco-crt), in points",
         "cifar10-ldam-drw: mean ± standard deviation of B, C",
@@ -69,3 +70,15 @@ def test_unlike_runs_are_pointed_out(runs: dict[str, Path]) -> None:
         "the network",
         "the number of epochs",
     ]
+    bigger = {"parameters": int(464154 * 1.02)}
+    first, second = styled(runs["one"], runs["seed1"])
+    changed = replace(second.run, manifest={**second.run.manifest, **bigger})
+    assert unlike([first, replace(second, run=changed)]) == ["the number of parameters"]
+
+
+def test_equal_figures_are_called_a_tie(runs: dict[str, Path]) -> None:
+    first, second = styled(runs["one"], runs["two-stage"])
+    same = replace(second, run=replace(second.run, evaluations=first.run.evaluations))
+    rate = percent(first.run.last.rates["balanced_accuracy"])
+    assert headline([first, same]).endswith(f"on cifar10: {rate} balanced accuracy")
+    assert "share the highest balanced accuracy" in summary([first, same])[1]

@@ -175,7 +175,7 @@ class Feed:
         self.batch_size = min(stream.batch_size or batch_size, share)
         self.steps = share // self.batch_size
         self._labels = torch.from_numpy(self.imageset.labels).to(splits.device)
-        self._loader: DataLoader[tuple[Tensor, ...]] | None = None
+        self._loader: DataLoader[tuple[Tensor, ...] | LongTailedError] | None = None
         self._plan = _Plan()
         self._samplers: dict[str, Sampler] = {}
 
@@ -233,6 +233,7 @@ class Feed:
             self._loader = DataLoader(
                 dataset,
                 batch_sampler=self._plan,
+                collate_fn=_stack,
                 num_workers=self.splits.workers,
                 persistent_workers=self.splits.workers > 0,
                 pin_memory=self.splits.device.type == "cuda",
@@ -240,7 +241,10 @@ class Feed:
         seed = step_seed(self.seed, self.name, "decode", epoch, self.rank)
         self._plan.batches = [[(int(p), seed) for p in positions] for positions in plan]
         device = self.splits.device
-        for index, *images in self._loader:
+        for loaded in self._loader:
+            if isinstance(loaded, LongTailedError):
+                raise loaded
+            index, *images = loaded
             yield (
                 index.to(device, non_blocking=True),
                 tuple(image.to(device, non_blocking=True) for image in images),
@@ -260,7 +264,25 @@ class _Plan:
         return len(self.batches)
 
 
-class _DecodingDataset(Dataset[tuple[Tensor, ...]]):
+def _stack(
+    items: list[tuple[Tensor, ...] | LongTailedError],
+) -> tuple[Tensor, ...] | LongTailedError:
+    """Return the batch of the items' tensors, or what was wrong with one."""
+    columns: list[tuple[Tensor, ...]] = []
+    for item in items:
+        if isinstance(item, LongTailedError):
+            return item
+        columns.append(item)
+    try:
+        return tuple(torch.stack(column) for column in zip(*columns, strict=True))
+    except RuntimeError:
+        return LongTailedError(
+            "the images have different sizes; each view must begin with an operation that gives "
+            "them one, such as resized_crop(224) or resize(256), center_crop(224)."
+        )
+
+
+class _DecodingDataset(Dataset[tuple[Tensor, ...] | LongTailedError]):
     """Decodes an image once and applies each view's loading part (crop, resize)."""
 
     def __init__(self, imageset: ImageSet, views: Sequence[View]) -> None:
@@ -269,9 +291,12 @@ class _DecodingDataset(Dataset[tuple[Tensor, ...]]):
     def __len__(self) -> int:
         return len(self.imageset)
 
-    def __getitem__(self, item: tuple[int, int]) -> tuple[Tensor, ...]:
+    def __getitem__(self, item: tuple[int, int]) -> tuple[Tensor, ...] | LongTailedError:
         position, seed = item
-        image = self.imageset.decode(position)
+        try:
+            image = self.imageset.decode(position)
+        except LongTailedError as error:
+            return error  # raised in a worker, it would arrive as a traceback in text
         generator = torch.Generator().manual_seed(step_seed(seed, position))
         loaded = []
         for view in self.views:

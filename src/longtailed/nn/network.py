@@ -25,7 +25,7 @@ class Network(nn.Module):
 
     >>> network = build_network("resnet8", num_classes=10, width=0.5)
     >>> network.num_parameters()
-    19690
+    19218
     """
 
     def __init__(self, backbone: Backbone, head: LinearHead | CosineHead) -> None:

@@ -6,6 +6,7 @@ State-dict keys: `model.` followed by timm's own keys for the model without its 
 from __future__ import annotations
 
 import functools
+import itertools
 import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -50,7 +51,7 @@ class _Layout:
             members = [f"{self.stages[0]}.{name}" for name, _ in container.named_children()]
             groups = min(self.groups or len(members), len(members))
             bounds = [len(members) * group // groups for group in range(groups + 1)]
-            stages = [tuple(members[a:b]) for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+            stages = [tuple(members[a:b]) for a, b in itertools.pairwise(bounds)]
         stages[-1] += tuple(part for part in self.tail if hasattr(model, part))
         return (self.stem, *stages)
 
@@ -160,14 +161,15 @@ class TimmBackbone(Backbone):
         """Return what the model feeds its classifier with, [N, num_features]."""
         if self._channels_last:
             maps = maps.permute(0, 2, 3, 1)
-        return self.model.forward_head(maps, pre_logits=True)  # type: ignore[no-any-return]
+        features: Tensor = self.model.forward_head(maps, pre_logits=True)
+        return features
 
 
 def timm_names() -> list[str]:
     """Return the names of all timm models, without the tags of their weights."""
     import timm
 
-    return timm.list_models()  # type: ignore[no-any-return]
+    return list(timm.list_models())
 
 
 def _create_model(
@@ -198,9 +200,7 @@ def _create_model(
 
 
 def _data_config(model: Any, image_size: int | None) -> DataConfig:
-    from timm.data import resolve_model_data_config
-
-    config = resolve_model_data_config(model)
+    config = model.pretrained_cfg
     channels, height, width = config["input_size"]
     if image_size is not None:
         height = width = image_size
@@ -210,7 +210,7 @@ def _data_config(model: Any, image_size: int | None) -> DataConfig:
 def _apply(model: nn.Module, parts: Parts, maps: Tensor) -> Tensor:
     # Looked up by name at every call, because wrappers may replace a model's modules.
     for part in parts:
-        maps = functools.reduce(getattr, part.split("."), model)(maps)  # type: ignore[operator]
+        maps = functools.reduce(getattr, part.split("."), model)(maps)
     return maps
 
 

@@ -87,7 +87,7 @@ def confusion_chart(styled: Styled, alt: str) -> Markup:
     if len(run.counts) <= MAX_NUMBERED:
         for row, column in np.argwhere(matrix):
             number = str(matrix[row, column])
-            axes.text(column, row, number, ha="center", va="center", fontsize=11)
+            axes.text(column, row, number, ha="center", va="center", fontsize=11, in_layout=False)
     _label_axes(axes, run)
     bar = figure.colorbar(
         image, ax=axes, location="top", shrink=0.6, aspect=34, pad=0.02, anchor=(0, 0)
@@ -105,7 +105,11 @@ def _label_axes(axes: Axes, run: RunRecord) -> None:
     if len(order) <= MAX_NAMED:
         size = 11 if len(order) <= MAX_NUMBERED else 9
         names = [shorten(run.class_names[i], 14) for i in order]
-        axes.set_xticks(range(bins), names, rotation=45, ha="right", rotation_mode="anchor")
+        axes.set_xticks(range(bins), names)
+        if max(map(len, names)) > 3:
+            axes.tick_params(axis="x", rotation=45)
+            for label in axes.get_xticklabels():
+                label.set(ha="right", rotation_mode="anchor")
         axes.set_yticks(range(bins), names)
         axes.tick_params(labelsize=size, length=0)
         axes.set(xlabel="Predicted class", ylabel="True class")

@@ -114,7 +114,11 @@ def training(runs: Sequence[Styled]) -> list[Chart]:
         Chart(
             "Learning rate",
             plots.training_curve(
-                rates, "Learning rate over epochs.", "Learning rate", stages=stages
+                rates,
+                "Learning rate over epochs.",
+                "Learning rate",
+                stages=stages,
+                from_zero=True,
             ),
         ),
     ]
@@ -180,11 +184,13 @@ def _watched_accuracy(runs: Sequence[Styled], stages: Sequence[tuple[int, str]])
         title, remark = "Held-out accuracy", f"{remark} Neither trained nor tested on."
     else:
         title, remark = "Test accuracy", f"{remark} Watched, as the published protocol does."
-    missing = [look.key for look, _, values in curves if all(v is None for v in values)]
+    recorded = [curve for curve in curves if any(value is not None for value in curve[2])]
+    drawn = {look.key for look, _, _ in recorded}
+    missing = [look.key for look, _, _ in curves if look.key not in drawn]
     if missing:
         remark += f" Not recorded for {', '.join(missing)}."
     svg = plots.training_curve(
-        [curve for curve in curves if curve[0].key not in missing],
+        recorded,
         f"{title} over epochs.",
         "Accuracy (%)",
         stages=stages,

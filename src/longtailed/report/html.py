@@ -24,7 +24,8 @@ def write_report(run_dirs: Sequence[Path | str], out: Path | str | None = None) 
     first. `out` is the file to write: by default `report.html`, in the run's directory for one
     run, beside the first run's directory for several.
 
-    Raises `LongTailedError` for no run, a run given twice, an unfinished or unreadable run.
+    Raises `LongTailedError` for no run, a run given twice, an unfinished or unreadable run, and
+    an `out` that cannot be written.
     """
     directories = [Path(run_dir) for run_dir in run_dirs]
     if not directories:
@@ -37,8 +38,12 @@ def write_report(run_dirs: Sequence[Path | str], out: Path | str | None = None) 
     path = home / "report.html" if out is None else Path(out)
     if path.is_dir():
         path = path / "report.html"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(_render(styled), encoding="utf-8")
+    text = _render(styled)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise LongTailedError(f"cannot write {path}: {error.strerror}.") from error
     return path
 
 

@@ -35,7 +35,7 @@ class Evaluation:
     per_class: tuple[float | None, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class RunRecord:
     """Everything a report shows of one finished run.
 

@@ -37,9 +37,9 @@ def headline(runs: Sequence[Styled]) -> str:
         )
     methods = _distinct(runs, _method)
     subject = f"{len(runs)} runs" if len(methods) == 1 else _join(methods)
-    return (
-        f"{subject} with {where}: {100 * min(rates):.1f} to {percent(max(rates))} balanced accuracy"
-    )
+    low, high = (percent(rate) for rate in (min(rates), max(rates)))
+    span = high if low == high else f"{100 * min(rates):.1f} to {high}"
+    return f"{subject} with {where}: {span} balanced accuracy"
 
 
 def _balanced(runs: Sequence[Styled]) -> list[float]:
@@ -47,7 +47,7 @@ def _balanced(runs: Sequence[Styled]) -> list[float]:
 
 
 def _method(run: RunRecord) -> str:
-    return ", then ".join(run.methods)
+    return " then ".join(run.methods)
 
 
 def _network(run: RunRecord) -> str:
@@ -93,7 +93,7 @@ def _single_result(run: RunRecord) -> str:
     mean = "" if images == classes else f"; averaged over classes, {classes}"
     return (
         f"After the last epoch it names {images} of the test images correctly{mean}. "
-        f"The worst class is {run.class_names[last.worst_class]} at "
+        f"The worst class, {run.class_names[last.worst_class]}, reaches "
         f"{percent(last.rates['worst'])}."
     )
 
@@ -109,11 +109,14 @@ def _compared_result(runs: Sequence[Styled]) -> str:
     means = [statistics.fmean(_balanced(group)) for group in groups]
     best, second = sorted(range(len(groups)), key=means.__getitem__, reverse=True)[:2]
     base = 0 if best else second
+    top, name = percent(means[best]), _group_name(groups[best])
+    if percent(means[second]) == top:
+        names = " and ".join(_group_name(groups[i]) for i in sorted((best, second)))
+        return f"{names} share the highest balanced accuracy after the last epoch, {top}."
     return (
-        f"{_group_name(groups[best])} has the highest balanced accuracy after the last epoch, "
-        f"{percent(means[best])}: {100 * (means[best] - means[base]):.1f} points above "
-        f"{_group_name(groups[base])}, {'the first run' if best else 'the next'}, "
-        f"which has {percent(means[base])}."
+        f"{name} has the highest balanced accuracy after the last epoch, {top}: "
+        f"{100 * (means[best] - means[base]):.1f} points above {_group_name(groups[base])}, "
+        f"{'the first run' if best else 'the next'}, which has {percent(means[base])}."
     )
 
 
@@ -132,17 +135,22 @@ def ratio(run: RunRecord) -> str:
 
 
 def unlike(runs: Sequence[Styled]) -> list[str]:
-    """Return what, apart from the method, is not the same in all compared runs."""
+    """Return what, apart from the method, is not the same in all compared runs.
 
+    Parameters count from 1 % on, since a method may bring a head of its own.
+    """
     checks: tuple[tuple[str, Callable[[RunRecord], str]], ...] = (
         ("the test images", _split("test")),
         ("the training images", _split("train")),
         ("the network", _network),
-        ("the number of parameters", lambda run: f"{int(run.manifest['parameters']):,}"),
         ("the number of epochs", lambda run: str(run.epochs)),
         ("the rule of the many, medium and few groups", lambda run: run.last.rule),
     )
-    return [what for what, value in checks if len(_distinct(runs, value)) > 1]
+    found = [what for what, value in checks if len(_distinct(runs, value)) > 1]
+    parameters = [int(styled.run.manifest["parameters"]) for styled in runs]
+    if max(parameters) > 1.01 * min(parameters):
+        found.append("the number of parameters")
+    return found
 
 
 def protocol(runs: Sequence[Styled]) -> list[tuple[str, tuple[str, ...]]]:

@@ -61,19 +61,19 @@ def _draw_thresholds(axes: Axes, rule: str) -> None:
     if bounds is None:
         return
     low, high = axes.get_ylim()
-    for value, text in zip(map(int, bounds.groups()), ("many", "few"), strict=True):
+    many, few = map(int, bounds.groups())
+    for value, text, above in ((many, "many >", True), (few, "few <", False)):
         if low < value < high:
+            left = value**2 < low * high  # the end of the line that is farther from the curve
             axes.axhline(value, color=MUTED, linewidth=1, linestyle=(0, (2, 2)))
-            side = "bottom" if text == "many" else "top"
-            sign = ">" if text == "many" else "<"
             axes.annotate(
-                f"{text} {sign} {value}",
-                (0, value),
+                f"{text} {value}",
+                (0 if left else 1, value),
                 xycoords=axes.get_yaxis_transform(),
-                xytext=(4, 2 if side == "bottom" else -3),
+                xytext=(4 if left else 0, 2 if above else -3),
                 textcoords="offset points",
-                ha="left",
-                va=side,
+                ha="left" if left else "right",
+                va="bottom" if above else "top",
                 color=MUTED,
             )
 
@@ -232,6 +232,7 @@ def training_curve(
     *,
     stages: Sequence[tuple[int, str]] = (),
     chosen: int | None = None,
+    from_zero: bool = False,
 ) -> Markup:
     """Return values over epochs; `curves` hold a look, a legend text ("" for none) and values.
 
@@ -259,6 +260,8 @@ def training_curve(
         axes.axvline(chosen, color=MUTED, linewidth=1)
         axes.text(chosen, 0.03, f"chosen: {chosen} ", transform=top, color=MUTED, ha="right")
     axes.set(xlabel="Epoch", ylabel=ylabel)
+    if from_zero:
+        axes.set_ylim(bottom=0)
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     add_legend(figure, axes)
     return to_svg(figure, alt, f"curve-{ylabel}")

@@ -69,11 +69,12 @@ def run_labels(runs: Sequence[RunRecord]) -> list[str]:
 
 
 def seed_groups(runs: Sequence[Styled]) -> list[list[Styled]]:
-    """Return the runs grouped by recipe without its seed, in the order they were given."""
+    """Return the runs grouped by images and recipe without its seed, in the order given."""
     groups: dict[str, list[Styled]] = {}
     for styled in runs:
         recipe = {key: value for key, value in styled.run.recipe.items() if key != "seed"}
-        groups.setdefault(json.dumps(recipe, sort_keys=True), []).append(styled)
+        same = json.dumps([recipe, styled.run.manifest["splits"]], sort_keys=True)
+        groups.setdefault(same, []).append(styled)
     return list(groups.values())
 
 
