@@ -21,7 +21,7 @@ from longtailed.checkpoint import (
 from longtailed.errors import LongTailedError
 
 
-@pytest.fixture()
+@pytest.fixture
 def small_disk():
     """Let no file grow beyond 10 kB, as on a disk that is nearly full."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -17,7 +17,7 @@ VIEWS = {
 }
 
 
-@pytest.fixture()
+@pytest.fixture
 def on_disk(tmp_path) -> ImageSet:
     generator = np.random.default_rng(0)
     paths = []

@@ -20,7 +20,7 @@ FAMILIES: dict[str, tuple[int, int, dict[str, Any]]] = {
     "test_resnet": (32, 4, {}),
     "convnext_atto": (32, 4, {"depths": (1, 1, 2, 1)}),
     "regnety_002": (32, 4, {}),
-    "resnetv2_18": (32, 4, {"layers": (1, 1, 1, 1), "channels": (16, 32, 48, 64)}),
+    "test_byobnet": (32, 4, {}),
     "mobilenetv3_small_050": (32, 6, {}),
     "test_efficientnet": (32, 5, {}),
     "vit_tiny_patch16_224": (32, 4, {"depth": 6, "embed_dim": 48}),

@@ -1,5 +1,7 @@
 """Networks: staged backbones, classifier heads, and building them by name."""
 
+from __future__ import annotations
+
 from longtailed.nn.backbone import Backbone, DataConfig
 from longtailed.nn.cifar_resnet import CIFAR_RESNETS, CifarResNet
 from longtailed.nn.heads import HEADS, CosineHead, LinearHead
