@@ -41,6 +41,7 @@ def main() -> None:
     # What the engine has to say about itself is not for the user of a command.
     warnings.filterwarnings("ignore", category=UserWarning, module="lightning_fabric")
     logging.getLogger("lightning_fabric").setLevel(logging.ERROR)
+    warnings.showwarning = _show_warning
     try:
         app(standalone_mode=True)
     except LongTailedError as error:
@@ -49,6 +50,11 @@ def main() -> None:
     except Interrupted as stop:
         typer.echo(str(stop), err=True)
         sys.exit(stop.code)
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *_: Any) -> None:
+    """Show a warning as one line without the place in the code that it came from."""
+    typer.echo(f"warning: {message}", err=True)
 
 
 @app.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -171,7 +172,7 @@ def manifest(splits: Splits, originals: dict[str, ImageSet], data: Data) -> dict
     train = splits.sets["train"]
     counts = np.asarray(train.class_counts)
     return {
-        "source": train.name,
+        "source": Path(data.source).name,
         "class_names": list(train.class_names),
         "splits": {
             name: {

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import os
 import platform
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,6 +67,12 @@ def make_fabric(device: str = "auto", devices: int = 1, precision: str = "32") -
         raise LongTailedError(
             f"device {device!r} with {devices} process(es) was asked for, but this machine has "
             f"{available} CUDA device(s); use device=cpu."
+        )
+    if kind == "cpu" and precision == "bf16" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        warnings.warn(
+            "this processor has no bfloat16 arithmetic: precision=bf16 will be many times slower "
+            "than precision=32.",
+            stacklevel=2,
         )
     world = int(os.environ.get("LOCAL_WORLD_SIZE", devices))
     fabric = Fabric(
@@ -290,7 +298,9 @@ class _Runner:
                 load_weights(selection.weights, method, method.saved_prefixes)
                 evaluations[selection.name] = self._figures(method, selection.name)
                 epochs[selection.name] = selection.epoch
-        return {"evaluations": evaluations, "epochs": epochs, "train_seconds": result.seconds}
+        lines = (self.directory / "metrics.jsonl").read_text().splitlines() if write else []
+        seconds = sum(json.loads(line)["seconds"] for line in lines)
+        return {"evaluations": evaluations, "epochs": epochs, "train_seconds": seconds}
 
     def _figures(self, method: Method, name: str) -> dict[str, Any]:
         evaluation = evaluate_split(method, self.splits, "test", self.fabric)
