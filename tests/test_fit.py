@@ -78,7 +78,9 @@ def test_metrics_hold_the_schedule_and_the_terms(method, job, tmp_path):
     assert written[-1]["loss"] < written[0]["loss"]
     best = max(row["holdout"]["balanced_accuracy"] for row in written)
     assert result.selections[0].score == best
-    assert (tmp_path / "holdout-chosen.safetensors").exists()
+    assert result.selections[0].weights.keys() == {
+        name for name in method().state_dict() if name.startswith("network.")
+    }
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -133,11 +135,11 @@ def test_accumulation_equals_one_large_batch_without_batch_norm(splits, fabric):
 def test_gradient_clipping_bounds_the_update(method, job):
     before = method()
     clipped = method()
-    settings = {"epochs": 1, "batch_size": 45, "clip": 1e-6}
+    settings = {"epochs": 1, "batch_size": 45, "clip": 1e-3}
     fit(clipped, job(directory=None, **settings, optimizer=Optimizer(lr=1.0, weight_decay=0)))
     pairs = zip(before.parameters(), clipped.parameters(), strict=True)
     moved = sum((a - b).pow(2).sum() for a, b in pairs) ** 0.5
-    assert 0 < moved <= 1.01e-6
+    assert 0.9e-3 < moved <= 1.01e-3
 
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(method, job, tmp_path):

@@ -9,7 +9,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from longtailed.checkpoint import load_training_state, save_training_state, save_weights
+from longtailed.checkpoint import load_training_state, save_training_state
 from longtailed.data.streams import Batch, Feed, Stream, step_seed
 from longtailed.errors import LongTailedError
 from longtailed.evaluation import Evaluation, evaluate_split
@@ -123,7 +123,12 @@ class _Fit:
 
     def _open(self, name: str, stream: Stream) -> Feed:
         fabric = self.job.fabric
-        batch = max(1, self.job.options.batch_size // fabric.world_size)
+        if self.job.options.batch_size % fabric.world_size:
+            raise LongTailedError(
+                f"batch_size {self.job.options.batch_size} cannot be shared equally by "
+                f"{fabric.world_size} processes."
+            )
+        batch = self.job.options.batch_size // fabric.world_size
         return self.job.splits.open(
             f"{self.job.stage}/{name}", stream, batch, self.job.seed,
             fabric.global_rank, fabric.world_size,
@@ -228,11 +233,7 @@ class _Fit:
             result = self.evaluate(selection.split)
             score = result.figures["balanced_accuracy"]
             figures[selection.split] = {"top1": result.figures["top1"], "balanced_accuracy": score}
-            if selection.offer(epoch, score) and self.job.directory is not None:
-                path = self.job.directory / f"{selection.name}.safetensors"
-                selection.weights = path
-                if self.job.fabric.is_global_zero:
-                    save_weights(path, self.method, self.method.saved_prefixes)
+            selection.offer(epoch, score, self.method)
         return figures
 
     def evaluate(self, split: str) -> Evaluation:
@@ -265,7 +266,7 @@ class _Fit:
             "optimizer": self.optimizer.state_dict(),
             "sums": self.sums.state(),
             "seconds": self.seconds,
-            "selections": [(s.split, s.epoch, s.score) for s in self.selections],
+            "selections": [selection.state() for selection in self.selections],
         }
         save_training_state(self.job.checkpoint, state)
 
@@ -287,10 +288,8 @@ class _Fit:
             raise LongTailedError(f"{path} does not fit this method: {reason}.") from None
         self.sums.restore(state["sums"])
         self.seconds = state["seconds"]
-        for selection, (_, epoch, score) in zip(self.selections, state["selections"], strict=True):
-            selection.epoch, selection.score = epoch, score
-            if epoch is not None and self.job.directory is not None:
-                selection.weights = self.job.directory / f"{selection.name}.safetensors"
+        for selection, kept in zip(self.selections, state["selections"], strict=True):
+            selection.restore(kept)
         return state["epoch"], state["step"]
 
 

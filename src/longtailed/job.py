@@ -14,8 +14,10 @@ from typing import Any
 
 from lightning_fabric import Fabric
 from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
 
 from longtailed.data.streams import Splits
+from longtailed.methods.base import Method
 from longtailed.optim import Optimizer
 from longtailed.schedules import Schedule
 
@@ -50,20 +52,36 @@ class Interrupted(Exception):  # noqa: N818  it is no error
 
 @dataclass
 class Selection:
-    """The best epoch so far by balanced accuracy on one split, and where its weights are."""
+    """The best epoch so far by balanced accuracy on one split, with its weights on the CPU.
+
+    The weights are part of the training state, so that a resumed run never holds the weights of
+    one epoch under the number of another.
+    """
 
     split: str
     name: str
     epoch: int | None = None
     score: float = -math.inf
-    weights: Path | None = None
+    weights: dict[str, Tensor] = field(default_factory=dict)
 
-    def offer(self, epoch: int, score: float) -> bool:
+    def offer(self, epoch: int, score: float, method: Method) -> None:
         """Take the epoch if it scores at least as well as the best; later epochs win ties."""
         if score < self.score:
-            return False
+            return
         self.epoch, self.score = epoch, score
-        return True
+        self.weights = {
+            name: tensor.detach().to("cpu", copy=True)
+            for name, tensor in method.state_dict().items()
+            if name.startswith(method.saved_prefixes)
+        }
+
+    def state(self) -> dict[str, Any]:
+        """Return what the training state keeps of it."""
+        return {"epoch": self.epoch, "score": self.score, "weights": self.weights}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take over what `state` returned."""
+        self.epoch, self.score, self.weights = state["epoch"], state["score"], state["weights"]
 
 
 @dataclass

@@ -147,7 +147,10 @@ def train(
     claim(directory, chosen)
     results = directory / "results.json"
     if results.exists():
-        return FinishedRun(directory, chosen, read_json(results))
+        finished = FinishedRun(directory, chosen, read_json(results))
+        if not finished.report.exists():
+            write_report([directory])
+        return finished
     fabric = make_fabric(device, devices, chosen.precision)
     splits, manifest = prepare(chosen, fabric.device)
     network_ = initial_network(chosen, splits)
@@ -293,9 +296,11 @@ class _Runner:
         evaluations = {LAST: self._figures(method, LAST)}
         epochs = {LAST: result.epochs - 1}
         for selection in result.selections:
-            if selection.weights is not None and selection.epoch is not None:
-                self.fabric.barrier()
-                load_weights(selection.weights, method, method.saved_prefixes)
+            if selection.epoch is not None:
+                method.load_state_dict(selection.weights, strict=False)
+                if write:
+                    path = self.directory / f"{selection.name}.safetensors"
+                    save_weights(path, method, method.saved_prefixes)
                 evaluations[selection.name] = self._figures(method, selection.name)
                 epochs[selection.name] = selection.epoch
         lines = (self.directory / "metrics.jsonl").read_text().splitlines() if write else []
