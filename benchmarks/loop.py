@@ -19,11 +19,11 @@ import torch
 from record import record
 
 from longtailed.data import ImageSet, Splits, parse_view
+from longtailed.engine import make_fabric
 from longtailed.fit import fit
 from longtailed.job import FitOptions, Job
 from longtailed.methods import CrossEntropy
 from longtailed.nn import build_network
-from longtailed.run import make_fabric
 
 STEPS, BATCH, CLASSES = 8, 128, 10
 

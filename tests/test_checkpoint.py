@@ -44,7 +44,7 @@ def test_training_state_round_trip(tmp_path):
 def test_a_full_disk_keeps_the_previous_state(tmp_path, small_disk):
     path = tmp_path / "state.pt"
     save_training_state(path, {"epoch": 1})
-    with pytest.raises(LongTailedError, match="cannot write .*the previous one is kept"):
+    with pytest.raises(LongTailedError, match=r"cannot write .*the previous one is kept"):
         save_training_state(path, {"epoch": 2, "weights": torch.zeros(100_000)})
     assert load_training_state(path)["epoch"] == 1
     assert [p.name for p in tmp_path.iterdir()] == ["state.pt"]

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from longtailed.prediction import predict
     from longtailed.recipes import Recipe
     from longtailed.report import write_report
-    from longtailed.run import evaluate, train
+    from longtailed.run import train
+    from longtailed.trained import evaluate
 
 __version__ = "0.1.0"
 
@@ -36,7 +37,7 @@ __all__ = [
 _HOMES = {
     "ImageSet": "data",
     "Recipe": "recipes",
-    "evaluate": "run",
+    "evaluate": "trained",
     "load_imageset": "data",
     "make_long_tailed": "data",
     "predict": "prediction",

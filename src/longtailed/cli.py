@@ -8,13 +8,9 @@ import logging
 import sys
 import warnings
 from pathlib import Path
-from typing import Annotated, Any, Literal, TextIO
+from typing import Annotated, Literal, TextIO
 
 import typer
-from rich import box
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from longtailed.errors import LongTailedError
 
@@ -98,6 +94,7 @@ def train(
     longtailed train --data photos/ --method ldam-drw --network resnet18 epochs=30
     """
     from longtailed import run
+    from longtailed.console import print_results
 
     assignments = list(overrides or [])
     if recipe is not None and "=" in recipe:
@@ -136,6 +133,7 @@ def demo(
 ) -> None:
     """Train cross-entropy and LDAM-DRW on long-tailed digits and compare them (no download)."""
     from longtailed import run
+    from longtailed.console import print_results
     from longtailed.report import write_report
 
     finished = [
@@ -145,34 +143,6 @@ def demo(
     report = write_report([one.directory for one in finished], out / "report.html")
     print_results(finished)
     typer.echo(f"report: {report}")
-
-
-def print_results(finished: list[Any]) -> None:
-    """Print the figures of finished runs as a table; accuracies in percent."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
-    table.add_column("run and epoch", overflow="fold")
-    for column in ("top-1", "bal.", "many", "med.", "few", "worst", "ECE"):
-        table.add_column(column, justify="right", no_wrap=True)
-    for one in finished:
-        table.add_row(one.recipe.name, style="bold")
-        for name, figures in one.results["evaluations"].items():
-            groups = figures["groups"]
-            row = [
-                figures["top1"],
-                figures["balanced_accuracy"],
-                *(groups[group] for group in ("many", "medium", "few")),
-                figures["worst_class"]["accuracy"],
-                figures["ece"],
-            ]
-            epoch = one.results["epochs"][name] + 1
-            table.add_row(f"  {name}, {epoch}", *map(_percent, row))
-    Console().print(table)
-    typer.echo("Percent on the test split; bal. is the mean over classes, ECE calibration error.")
-    typer.echo("Groups: " + finished[0].results["evaluations"]["last"]["groups"]["rule"] + ".")
-
-
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.2f}"
 
 
 @app.command("list")
@@ -186,15 +156,13 @@ def list_(
 ) -> None:
     """List what there is by name."""
     from longtailed import catalogue
+    from longtailed.console import print_names
     from longtailed.errors import unknown_name
 
     if what not in catalogue.LISTS:
         raise unknown_name("list", what, catalogue.LISTS)
-    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    for name, note in catalogue.LISTS[what]().items():
-        if filter_ in name:
-            table.add_row(name, escape(note))
-    Console().print(table)
+    notes = catalogue.LISTS[what]()
+    print_names({name: note for name, note in notes.items() if filter_ in name})
     if what == "networks":
         typer.echo("and every timm model by its name, e.g. resnet50 or vit_small_patch16_224.")
 
@@ -216,6 +184,7 @@ def data(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Describe a source: counts, imbalance, Gini, groups, duplicates, thumbnails."""
+    from longtailed.console import print_description
     from longtailed.data import (
         describe_imageset,
         load_imageset,
@@ -238,17 +207,6 @@ def data(
         typer.echo(f"thumbnails: {thumbnails}")
 
 
-def print_description(description: dict[str, Any]) -> None:
-    """Print what `describe_imageset` found."""
-    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    for key, value in description.items():
-        if key == "counts":
-            continue
-        shown = f"{value:.4g}" if isinstance(value, float) else value
-        table.add_row(key.replace("_", " "), str(shown))
-    Console().print(table)
-
-
 @app.command()
 def evaluate(
     run_directory: Annotated[Path, typer.Argument(help="A finished run.")],
@@ -259,9 +217,9 @@ def evaluate(
     per_class: Annotated[bool, typer.Option("--per-class", help="Also each class.")] = False,
 ) -> None:
     """Evaluate a finished run on its test split or on other data; prints JSON."""
-    from longtailed import run
+    from longtailed import trained
 
-    result = run.evaluate(run_directory, data=data, split=split, weights=weights, device=device)
+    result = trained.evaluate(run_directory, data=data, split=split, weights=weights, device=device)
     figures = dict(result.figures)
     if not per_class:
         figures.pop("per_class")

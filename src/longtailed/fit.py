@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from longtailed.checkpoint import load_training_state, save_training_state
-from longtailed.data.streams import Batch, Feed, Stream, step_seed
+from longtailed.data.feed import Feed
+from longtailed.data.streams import Batch, Stream, step_seed
 from longtailed.errors import LongTailedError
 from longtailed.evaluation import Evaluation, evaluate_split
 from longtailed.job import FitResult, Interrupted, Job, Selection, stop_requests

@@ -16,7 +16,7 @@ from lightning_fabric import Fabric
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from longtailed.data.streams import Splits
+from longtailed.data.splits import Splits
 from longtailed.methods.base import Method
 from longtailed.optim import Optimizer
 from longtailed.schedules import Schedule

@@ -19,8 +19,9 @@ from longtailed.data import (
     parse_view,
     scan_images,
 )
+from longtailed.engine import make_fabric
 from longtailed.errors import LongTailedError
-from longtailed.run import LAST, make_fabric, restore
+from longtailed.trained import LAST, restore
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
-import os
-import platform
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,16 +11,12 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 
-from longtailed.checkpoint import (
-    load_training_state,
-    load_weights,
-    read_json,
-    save_weights,
-    write_json,
-)
-from longtailed.data.streams import Splits, step_seed
+from longtailed.checkpoint import load_training_state, read_json, save_weights, write_json
+from longtailed.data.splits import Splits
+from longtailed.data.streams import step_seed
+from longtailed.engine import environment, make_fabric
 from longtailed.errors import LongTailedError
-from longtailed.evaluation import Evaluation, evaluate_split
+from longtailed.evaluation import evaluate_split
 from longtailed.fit import fit
 from longtailed.job import FitResult, Job
 from longtailed.methods import Method, build_method
@@ -32,8 +24,9 @@ from longtailed.nn import Network, build_network
 from longtailed.prepare import prepare
 from longtailed.recipes import Recipe, compose, load_recipe, named_recipe, override
 from longtailed.report import write_report
+from longtailed.trained import LAST
 
-LAST, CHOSEN, BEST_TEST = "last", "holdout-chosen", "best-test"
+CHOSEN, BEST_TEST = "holdout-chosen", "best-test"
 
 
 @dataclass(frozen=True)
@@ -48,42 +41,6 @@ class FinishedRun:
     def report(self) -> Path:
         """The run's HTML report."""
         return self.directory / "report.html"
-
-
-def make_fabric(device: str = "auto", devices: int = 1, precision: str = "32") -> Fabric:
-    """Return launched Fabric on the device asked for.
-
-    `device` is "auto" (CUDA if there is one), "cpu", "cuda" or "cuda:K"; `devices` is the number
-    of processes. Under torchrun the environment's world is used.
-    Raises `LongTailedError` for a device that this machine does not have.
-    """
-    kind, _, number = device.partition(":")
-    available = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if kind == "auto":
-        kind = "cuda" if available else "cpu"
-    if kind not in {"cpu", "cuda"} or (number and not number.isdigit()):
-        raise LongTailedError(f"unknown device {device!r}; use auto, cpu, cuda or cuda:K.")
-    if kind == "cuda" and max(devices, int(number or 0) + 1) > available:
-        raise LongTailedError(
-            f"device {device!r} with {devices} process(es) was asked for, but this machine has "
-            f"{available} CUDA device(s); use device=cpu."
-        )
-    if kind == "cpu" and precision == "bf16" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        warnings.warn(
-            "this processor has no bfloat16 arithmetic: precision=bf16 will be many times slower "
-            "than precision=32.",
-            stacklevel=2,
-        )
-    world = int(os.environ.get("LOCAL_WORLD_SIZE", devices))
-    fabric = Fabric(
-        accelerator=kind,
-        devices=[int(number)] if number and world == 1 else world,
-        num_nodes=int(os.environ.get("GROUP_WORLD_SIZE", 1)),
-        strategy="ddp" if int(os.environ.get("WORLD_SIZE", world)) > 1 else "auto",
-        precision="bf16-mixed" if precision == "bf16" else "32-true",
-    )
-    fabric.launch()
-    return fabric
 
 
 def as_recipe(
@@ -202,23 +159,6 @@ def _difference(held: Recipe, wanted: Recipe) -> str:
     return walk(held.model_dump(mode="json"), wanted.model_dump(mode="json"), "")
 
 
-def environment(fabric: Fabric) -> dict[str, Any]:
-    """Return the hardware and versions that a run's figures belong to."""
-    device = fabric.device
-    cuda = torch.cuda.get_device_name(device) if device.type == "cuda" else None
-    return {
-        "hardware": cuda or f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
-        "processes": fabric.world_size,
-        "versions": {
-            "longtailed": importlib.metadata.version("longtailed"),
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "torchvision": importlib.metadata.version("torchvision"),
-            "timm": importlib.metadata.version("timm"),
-        },
-    }
-
-
 def initial_network(recipe: Recipe, splits: Splits) -> Network:
     """Return the recipe's network as training finds it; its weights depend on the seed alone.
 
@@ -312,62 +252,3 @@ class _Runner:
         if self.fabric.is_global_zero:
             evaluation.save(self.directory / f"evaluation-{name}.npz")
         return evaluation.figures
-
-
-def restore(
-    directory: Path | str, weights: str = LAST, device: str = "auto"
-) -> tuple[Recipe, Method, dict[str, Any]]:
-    """Return a finished run's recipe, its trained method in eval mode, and its manifest.
-
-    `weights` is "last", "holdout-chosen" or "best-test". Raises `LongTailedError` if the
-    directory holds no such weights.
-    """
-    home = Path(directory)
-    recipe = load_recipe(read_json(home / "recipe.json"))
-    manifest = read_json(home / "manifest.json")
-    path = home / ("model.safetensors" if weights == LAST else f"{weights}.safetensors")
-    if not path.exists():
-        there = [LAST] * (home / "model.safetensors").exists()
-        there += [p.stem for p in home.glob("*.safetensors") if p.stem != "model"]
-        raise LongTailedError(
-            f"{home} has no weights called {weights!r}; it has {', '.join(there) or 'none yet'}."
-        )
-    spec, stage = recipe.network, recipe.stages[-1]
-    options = {key: value for key, value in spec.options.items() if key != "weights"}
-    network = build_network(spec.name, len(manifest["class_names"]), head=recipe.head, **options)
-    counts = manifest["splits"]["train"]["counts"]
-    method = build_method(stage.method, network, counts, **stage.options)
-    load_weights(path, method, method.saved_prefixes)
-    return recipe, method.eval(), manifest
-
-
-def evaluate(
-    directory: Path | str,
-    *,
-    data: str | None = None,
-    split: str | None = None,
-    weights: str = LAST,
-    device: str = "auto",
-) -> Evaluation:
-    """Return the evaluation of a finished run on its own test split, or on other data.
-
-    Other data must have the classes that the run was trained on, by name.
-    """
-    recipe, method, manifest = restore(directory, weights)
-    changes: dict[str, Any] = {"imbalance": None, "holdout": 0}
-    if data is not None:
-        changes["source"] = data
-    if split is not None:
-        changes["eval_split"] = split
-    fabric = make_fabric(device, precision=recipe.precision)
-    changed = recipe.model_copy(update={"data": recipe.data.model_copy(update=changes)})
-    splits, _ = prepare(changed, fabric.device)
-    names = list(splits.sets["test"].class_names)
-    if names != manifest["class_names"]:
-        raise LongTailedError(
-            f"the run was trained on {len(manifest['class_names'])} classes "
-            f"({', '.join(manifest['class_names'][:3])}, ...), the data has {len(names)} "
-            f"({', '.join(names[:3])}, ...)."
-        )
-    splits.mean, splits.std = manifest["mean"], manifest["std"]
-    return evaluate_split(method.to(fabric.device), splits, "test", fabric)

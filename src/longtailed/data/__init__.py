@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from longtailed.data.cache import decode_resized
 from longtailed.data.describe import describe_imageset, thumbnail_grid
+from longtailed.data.feed import Feed
 from longtailed.data.files import (
     IMAGE_SUFFIXES,
     EncodedColumn,
@@ -16,7 +17,8 @@ from longtailed.data.longtail import long_tail_counts, make_long_tailed, split_h
 from longtailed.data.mixing import MixedLabels, cutmix, cutmix_box, mixup, soft_targets
 from longtailed.data.samplers import SAMPLERS, class_probabilities, make_sampler
 from longtailed.data.sources import SOURCES, available_splits, load_imageset
-from longtailed.data.streams import Batch, Feed, Splits, Stream
+from longtailed.data.splits import Splits
+from longtailed.data.streams import Batch, Stream
 from longtailed.data.views import VIEWS, View, parse_view, view_preset
 
 __all__ = [

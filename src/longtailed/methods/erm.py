@@ -30,7 +30,7 @@ Weighting = Literal["none", "class-balanced", "inverse"]
 
 
 class CrossEntropy(Method):
-    """Cross-entropy; with class weights or another sampler from a given part of training on.
+    """Cross-entropy, optionally with class weights or another sampler from some epoch on.
 
     Args:
         network: the network to train.
@@ -86,7 +86,7 @@ class CrossEntropy(Method):
 
 
 class Focal(CrossEntropy):
-    """Focal loss (arXiv 1708.02002); `gamma` 1 is what LDAM-DRW's comparison used."""
+    """Focal loss (arXiv 1708.02002); gamma 1, as in LDAM-DRW's comparison."""
 
     term = "focal"
 

@@ -5,7 +5,8 @@ rate x 0.01 at 160 and 180, on the subset that NumPy's legacy seed 0 chooses. At
 that is 96 steps an epoch for CIFAR-10 (12,406 images) and 84 for CIFAR-100 (10,847).
 
 Published figures are top-1 accuracy in percent; they were chosen on the test split (the best
-epoch), which the "published" protocol reports beside the last epoch. [M]: recalled, not seen.
+epoch), which the "published" protocol reports beside the last epoch. "Recalled" figures were not
+seen in a source and should be checked before they are quoted.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ def ce(dataset: Dataset) -> Recipe:
     """Plain cross-entropy.
 
     Published, exponential imbalance 100 / 10: CIFAR-10 70.36 / 86.39, CIFAR-100 38.32 / 55.70;
-    step imbalance 100 / 10 [M]: 63.30 / 82.50 and 38.55 / 54.63.
+    step imbalance 100 / 10 (recalled): 63.30 / 82.50 and 38.55 / 54.63.
     """
     return _recipe(dataset, "ce")
 
@@ -51,7 +52,8 @@ def ce(dataset: Dataset) -> Recipe:
 def focal(dataset: Dataset) -> Recipe:
     """Focal loss, gamma 1.
 
-    Published, exponential imbalance 100 / 10 [M]: CIFAR-10 70.38 / 86.66, CIFAR-100 38.41 / 55.78.
+    Published, exponential imbalance 100 / 10 (recalled): CIFAR-10 70.38 / 86.66,
+    CIFAR-100 38.41 / 55.78.
     """
     return _recipe(dataset, "focal")
 
@@ -59,7 +61,8 @@ def focal(dataset: Dataset) -> Recipe:
 def class_balanced(dataset: Dataset) -> Recipe:
     """Cross-entropy with class-balanced weights from the start.
 
-    Published, exponential imbalance 100 / 10 [M]: CIFAR-10 72.37 / 86.54, CIFAR-100 33.99 / 57.12.
+    Published, exponential imbalance 100 / 10 (recalled): CIFAR-10 72.37 / 86.54,
+    CIFAR-100 33.99 / 57.12.
     """
     return _recipe(dataset, "class-balanced")
 
@@ -67,7 +70,8 @@ def class_balanced(dataset: Dataset) -> Recipe:
 def class_balanced_focal(dataset: Dataset) -> Recipe:
     """Focal loss with class-balanced weights from the start.
 
-    Published, exponential imbalance 100 / 10 [M]: CIFAR-10 74.57 / 87.10, CIFAR-100 36.02 / 57.99.
+    Published, exponential imbalance 100 / 10 (recalled): CIFAR-10 74.57 / 87.10,
+    CIFAR-100 36.02 / 57.99.
     """
     return _recipe(dataset, "class-balanced-focal")
 
@@ -75,8 +79,8 @@ def class_balanced_focal(dataset: Dataset) -> Recipe:
 def class_balanced_sampling(dataset: Dataset) -> Recipe:
     """Cross-entropy with class-balanced re-sampling from the start.
 
-    Published, exponential imbalance 100 / 10: CIFAR-10 70.55 [M] / 86.79, CIFAR-100 33.44 [M] /
-    55.06 [M]. The published script's sampler was never used by its loader; this one is.
+    Published, exponential imbalance 100 / 10: CIFAR-10 70.55 (recalled) / 86.79, CIFAR-100 33.44 /
+    55.06 (both recalled). The published script's sampler was never used by its loader; this one is.
     """
     return _recipe(dataset, "class-balanced-sampling")
 
@@ -84,7 +88,8 @@ def class_balanced_sampling(dataset: Dataset) -> Recipe:
 def ldam(dataset: Dataset) -> Recipe:
     """LDAM without re-weighting.
 
-    Published, exponential imbalance 100 / 10 [M]: CIFAR-10 73.35 / 86.96, CIFAR-100 39.60 / 56.91.
+    Published, exponential imbalance 100 / 10 (recalled): CIFAR-10 73.35 / 86.96,
+    CIFAR-100 39.60 / 56.91.
     """
     return _recipe(dataset, "ldam")
 
@@ -93,7 +98,7 @@ def ldam_drw(dataset: Dataset) -> Recipe:
     """LDAM with deferred re-weighting.
 
     Published, exponential imbalance 100 / 10: CIFAR-10 77.03 / 88.16, CIFAR-100 42.04 / 58.71;
-    step imbalance 100 / 10 [M]: 76.92 / 87.81 and 45.36 / 59.46.
+    step imbalance 100 / 10 (recalled): 76.92 / 87.81 and 45.36 / 59.46.
     """
     return _recipe(dataset, "ldam-drw")
 

@@ -1,0 +1,60 @@
+"""What the command line prints: tables of figures, descriptions and names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from longtailed.run import FinishedRun
+
+
+def print_results(finished: Sequence[FinishedRun]) -> None:
+    """Print the figures of finished runs as a table; accuracies in percent."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    table.add_column("run and epoch", overflow="fold")
+    for column in ("top-1", "bal.", "many", "med.", "few", "worst", "ECE"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for one in finished:
+        table.add_row(one.recipe.name, style="bold")
+        for name, figures in one.results["evaluations"].items():
+            groups = figures["groups"]
+            row = [
+                figures["top1"],
+                figures["balanced_accuracy"],
+                *(groups[group] for group in ("many", "medium", "few")),
+                figures["worst_class"]["accuracy"],
+                figures["ece"],
+            ]
+            epoch = one.results["epochs"][name] + 1
+            table.add_row(f"  {name}, {epoch}", *map(_percent, row))
+    Console().print(table)
+    print("Percent on the test split; bal. is the mean over classes, ECE calibration error.")
+    print("Groups: " + finished[0].results["evaluations"]["last"]["groups"]["rule"] + ".")
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.2f}"
+
+
+def print_description(description: Mapping[str, Any]) -> None:
+    """Print what `describe_imageset` found."""
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    for key, value in description.items():
+        if key == "counts":
+            continue
+        shown = f"{value:.4g}" if isinstance(value, float) else value
+        table.add_row(key.replace("_", " "), str(shown))
+    Console().print(table)
+
+
+def print_names(notes: Mapping[str, str]) -> None:
+    """Print names with a note about each."""
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    for name, note in notes.items():
+        table.add_row(name, escape(note))
+    Console().print(table)

@@ -1,0 +1,180 @@
+"""Feeds: what delivers a stream's batches to one process, from memory or from files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from longtailed.data.imageset import ImageSet, IntArray
+from longtailed.data.samplers import Sampler, make_sampler
+from longtailed.data.streams import Batch, Stream, step_seed
+from longtailed.data.views import View
+from longtailed.errors import LongTailedError
+from longtailed.schedules import epoch_at
+
+if TYPE_CHECKING:
+    from longtailed.data.splits import Splits
+
+
+class Feed:
+    """The batches of one stream for one process.
+
+    Training epochs hold only full batches: the images that do not fill the last one are left out
+    of that epoch (another draw each epoch), because batch statistics and a fixed batch shape are
+    worth more than a fraction of a percent of an epoch.
+    """
+
+    def __init__(
+        self,
+        splits: Splits,
+        name: str,
+        stream: Stream,
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.splits, self.name, self.stream, self.seed = splits, name, stream, seed
+        self.rank, self.world_size = rank, world_size
+        self.imageset = splits.imageset(stream.split)
+        if len(self.imageset) == 0:
+            raise LongTailedError(f"the split '{stream.split}' has no images.")
+        self.views = [splits.view(view) for view in stream.views]
+        share = max(1, len(self.imageset) // world_size)
+        self.batch_size = min(stream.batch_size or batch_size, share)
+        self.steps = share // self.batch_size
+        self._labels = torch.from_numpy(self.imageset.labels).to(splits.device)
+        self._loader: DataLoader[tuple[Tensor, ...] | LongTailedError] | None = None
+        self._plan = _Plan()
+        self._samplers: dict[str, Sampler] = {}
+
+    def order(self, epoch: int, epochs: int) -> IntArray:
+        """Return this process's positions of an epoch, int64 [steps, batch_size]."""
+        stream = self.stream
+        kind = stream.sampler if epoch >= epoch_at(stream.sampler_start, epochs) else "instance"
+        if kind not in self._samplers:
+            self._samplers[kind] = make_sampler(
+                kind,
+                self.imageset.labels,
+                self.imageset.num_classes,
+                seed=step_seed(self.seed, self.name),
+                rank=self.rank,
+                world_size=self.world_size,
+            )
+        indices = self._samplers[kind].indices(epoch, epochs)
+        return indices[: self.steps * self.batch_size].reshape(self.steps, self.batch_size)
+
+    def epoch(self, epoch: int, epochs: int, first_step: int = 0) -> Iterator[Batch]:
+        """Yield the batches of one epoch from `first_step` on."""
+        yield from self.deliver(list(self.order(epoch, epochs))[first_step:], epoch, first_step)
+
+    def endless(self, epochs: int, first_step: int = 0) -> Iterator[Batch]:
+        """Yield batches for ever, epoch after epoch, from the step `first_step` on."""
+        epoch, step = divmod(first_step, self.steps)
+        while True:
+            yield from self.epoch(epoch, epochs, step)
+            epoch, step = epoch + 1, 0
+
+    def deliver(self, plan: list[IntArray], epoch: int, first_step: int) -> Iterator[Batch]:
+        """Yield one batch per row of positions in `plan`."""
+        source = self._resident(plan) if self.imageset.in_memory else self._decoded(plan, epoch)
+        for step, (index, images) in enumerate(source, start=first_step):
+            seed = step_seed(self.seed, self.name, "augment", epoch, step, self.rank)
+            batch = self.splits.prepare(images, self._batch_views(), seed)
+            yield Batch(batch.images, self._labels[index], index)
+
+    def _batch_views(self) -> list[View]:
+        if self.imageset.in_memory:
+            return self.views
+        return [View(view.batch_ops) for view in self.views]
+
+    def _resident(self, plan: list[IntArray]) -> Iterator[tuple[Tensor, tuple[Tensor, ...]]]:
+        pixels = self.splits.pixels(self.stream.split)
+        for positions in plan:
+            index = torch.from_numpy(positions).to(pixels.device)
+            yield index, (pixels[index],) * len(self.views)
+
+    def _decoded(
+        self, plan: list[IntArray], epoch: int
+    ) -> Iterator[tuple[Tensor, tuple[Tensor, ...]]]:
+        if self._loader is None:
+            dataset = _DecodingDataset(self.imageset, self.views)
+            self._loader = DataLoader(
+                dataset,
+                batch_sampler=self._plan,
+                collate_fn=_stack,
+                num_workers=self.splits.workers,
+                persistent_workers=self.splits.workers > 0,
+                pin_memory=self.splits.device.type == "cuda",
+            )
+        seed = step_seed(self.seed, self.name, "decode", epoch, self.rank)
+        self._plan.batches = [[(int(p), seed) for p in positions] for positions in plan]
+        device = self.splits.device
+        for loaded in self._loader:
+            if isinstance(loaded, LongTailedError):
+                raise loaded
+            index, *images = loaded
+            yield (
+                index.to(device, non_blocking=True),
+                tuple(image.to(device, non_blocking=True) for image in images),
+            )
+
+
+class _Plan:
+    """A batch sampler whose batches are set anew each epoch, so that workers live on."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[tuple[int, int]]] = []
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        return iter(self.batches)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+
+def _stack(
+    items: list[tuple[Tensor, ...] | LongTailedError],
+) -> tuple[Tensor, ...] | LongTailedError:
+    """Return the batch of the items' tensors, or what was wrong with one."""
+    columns: list[tuple[Tensor, ...]] = []
+    for item in items:
+        if isinstance(item, LongTailedError):
+            return item
+        columns.append(item)
+    try:
+        return tuple(torch.stack(column) for column in zip(*columns, strict=True))
+    except RuntimeError:
+        return LongTailedError(
+            "the images have different sizes; each view must begin with an operation that gives "
+            "them one, such as resized_crop(224) or resize(256), center_crop(224)."
+        )
+
+
+class _DecodingDataset(Dataset[tuple[Tensor, ...] | LongTailedError]):
+    """Decodes an image once and applies each view's loading part (crop, resize)."""
+
+    def __init__(self, imageset: ImageSet, views: Sequence[View]) -> None:
+        self.imageset, self.views = imageset, views
+
+    def __len__(self) -> int:
+        return len(self.imageset)
+
+    def __getitem__(self, item: tuple[int, int]) -> tuple[Tensor, ...] | LongTailedError:
+        position, seed = item
+        try:
+            image = self.imageset.decode(position)
+        except LongTailedError as error:
+            return error  # raised in a worker, it would arrive as a traceback in text
+        generator = torch.Generator().manual_seed(step_seed(seed, position))
+        loaded = []
+        for view in self.views:
+            pixels = image
+            for op in view.load_ops:
+                pixels = op.load(pixels, generator)
+            loaded.append(pixels)
+        return (torch.tensor(position), *loaded)

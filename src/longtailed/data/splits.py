@@ -1,0 +1,98 @@
+"""Splits: the image sets of a run with their views, opened as streams."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from longtailed.data.augment import normalize
+from longtailed.data.feed import Feed
+from longtailed.data.imageset import ImageSet
+from longtailed.data.streams import Batch, Stream
+from longtailed.data.views import View
+from longtailed.errors import unknown_name
+
+
+@dataclass
+class Splits:
+    """The image sets of a run with their views and normalisation; opens streams on them.
+
+    Args:
+        sets: split name -> image set.
+        views: view name -> View; "test" is the view of an ordered pass.
+        mean, std: per-channel normalisation in units of the range 0..1.
+        workers: decoding processes of splits whose images are files.
+        device: where batches are delivered.
+        channels_last: memory format of the delivered images.
+    """
+
+    sets: Mapping[str, ImageSet]
+    views: Mapping[str, View]
+    mean: Sequence[float]
+    std: Sequence[float]
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    workers: int = 0
+    channels_last: bool = True
+    _resident: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False)
+
+    def view(self, name: str) -> View:
+        """Return the view called `name`."""
+        if name not in self.views:
+            raise unknown_name("view", name, self.views)
+        return self.views[name]
+
+    def imageset(self, split: str) -> ImageSet:
+        """Return the image set of a split."""
+        if split not in self.sets:
+            raise unknown_name("split", split, self.sets)
+        return self.sets[split]
+
+    def pixels(self, split: str) -> Tensor:
+        """Return a split's uint8 pixels on the device, copied there once."""
+        if split not in self._resident:
+            self._resident[split] = self.imageset(split).pixels().to(self.device)
+        return self._resident[split]
+
+    def open(
+        self,
+        name: str,
+        stream: Stream,
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> Feed:
+        """Return the feed of one stream for this process."""
+        return Feed(self, name, stream, batch_size, seed, rank, world_size)
+
+    def scan(
+        self,
+        split: str,
+        batch_size: int = 512,
+        view: str = "test",
+        rank: int = 0,
+        world_size: int = 1,
+        seed: int = 0,
+    ) -> Iterator[Batch]:
+        """Yield every image of a split once, in order (of several processes: every k-th one)."""
+        stream = Stream(views=(view,), split=split)
+        feed = Feed(self, "scan", stream, batch_size, seed, rank, world_size)
+        order = np.arange(rank, len(self.imageset(split)), world_size, dtype=np.int64)
+        plan = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+        yield from feed.deliver(plan, epoch=0, first_step=0)
+
+    def prepare(self, images: tuple[Tensor, ...], views: Sequence[View], seed: int) -> Batch:
+        """Return the batch made from uint8 images by the batch part of `views`; no labels yet."""
+        generator = torch.Generator(self.device).manual_seed(seed)
+        mean = torch.tensor(self.mean, device=self.device)
+        std = torch.tensor(self.std, device=self.device)
+        memory_format = torch.channels_last if self.channels_last else torch.contiguous_format
+        done = []
+        for view, pixels in zip(views, images, strict=True):
+            done.append(normalize(view(pixels, generator), mean, std, memory_format=memory_format))
+        empty = torch.empty(0, dtype=torch.int64)
+        return Batch(tuple(done), empty, empty)

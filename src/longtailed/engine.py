@@ -1,0 +1,67 @@
+"""The engine under the loop: device, precision and processes, through Lightning Fabric."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import warnings
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+
+from longtailed.errors import LongTailedError
+
+
+def make_fabric(device: str = "auto", devices: int = 1, precision: str = "32") -> Fabric:
+    """Return launched Fabric on the device asked for.
+
+    `device` is "auto" (CUDA if there is one), "cpu", "cuda" or "cuda:K"; `devices` is the number
+    of processes. Under torchrun the environment's world is used.
+    Raises `LongTailedError` for a device that this machine does not have.
+    """
+    kind, _, number = device.partition(":")
+    available = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if kind == "auto":
+        kind = "cuda" if available else "cpu"
+    if kind not in {"cpu", "cuda"} or (number and not number.isdigit()):
+        raise LongTailedError(f"unknown device {device!r}; use auto, cpu, cuda or cuda:K.")
+    if kind == "cuda" and max(devices, int(number or 0) + 1) > available:
+        raise LongTailedError(
+            f"device {device!r} with {devices} process(es) was asked for, but this machine has "
+            f"{available} CUDA device(s); use device=cpu."
+        )
+    if kind == "cpu" and precision == "bf16" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        warnings.warn(
+            "this processor has no bfloat16 arithmetic: precision=bf16 will be many times slower "
+            "than precision=32.",
+            stacklevel=2,
+        )
+    world = int(os.environ.get("LOCAL_WORLD_SIZE", devices))
+    fabric = Fabric(
+        accelerator=kind,
+        devices=[int(number)] if number and world == 1 else world,
+        num_nodes=int(os.environ.get("GROUP_WORLD_SIZE", 1)),
+        strategy="ddp" if int(os.environ.get("WORLD_SIZE", world)) > 1 else "auto",
+        precision="bf16-mixed" if precision == "bf16" else "32-true",
+    )
+    fabric.launch()
+    return fabric
+
+
+def environment(fabric: Fabric) -> dict[str, Any]:
+    """Return the hardware and versions that a run's figures belong to."""
+    device = fabric.device
+    cuda = torch.cuda.get_device_name(device) if device.type == "cuda" else None
+    return {
+        "hardware": cuda or f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
+        "processes": fabric.world_size,
+        "versions": {
+            "longtailed": importlib.metadata.version("longtailed"),
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "torchvision": importlib.metadata.version("torchvision"),
+            "timm": importlib.metadata.version("timm"),
+        },
+    }
