@@ -1,4 +1,4 @@
-"""Evaluation: every figure against scikit-learn or an explicit loop, on logits that are looked up."""
+"""Evaluation: figures against scikit-learn or explicit loops, on logits that are looked up."""
 
 from __future__ import annotations
 

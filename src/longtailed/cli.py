@@ -25,6 +25,7 @@ app = typer.Typer(
 
 Profile = Literal["exp", "step"]
 OnBadImage = Literal["error", "skip"]
+Grouping = Literal["counts", "terciles", "auto"]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:K.")]
 WeightsOption = Annotated[str, typer.Option(help="last, holdout-chosen or best-test.")]
 RootOption = Annotated[str | None, typer.Option(help="Folder that a list's paths start from.")]
@@ -81,6 +82,10 @@ def train(
     ] = None,
     precision: Annotated[str | None, typer.Option(help="32 or bf16.")] = None,
     root: RootOption = None,
+    label_column: Annotated[str | None, typer.Option(help="Label column of a table.")] = None,
+    class_names: Annotated[
+        str | None, typer.Option(help="Names, comma-separated, or a file with one a line.")
+    ] = None,
     on_bad_image: Annotated[str | None, typer.Option(help="error or skip.")] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="The run's directory.")] = None,
     device: DeviceOption = "auto",
@@ -105,6 +110,8 @@ def train(
         "seed": seed,
         "precision": precision,
         "root": root,
+        "label_column": label_column,
+        "class_names": class_names,
         "on_bad_image": on_bad_image,
     }
     assignments += [f"{key}={value}" for key, value in given.items() if value is not None]
@@ -213,13 +220,18 @@ def evaluate(
     data: Annotated[str | None, typer.Option(help="Other data with the same classes.")] = None,
     split: Annotated[str | None, typer.Option(help="Another split.")] = None,
     weights: WeightsOption = "last",
+    groups: Annotated[
+        Grouping | None, typer.Option(help="counts, terciles or auto (the recipe's).")
+    ] = None,
     device: DeviceOption = "auto",
     per_class: Annotated[bool, typer.Option("--per-class", help="Also each class.")] = False,
 ) -> None:
     """Evaluate a finished run on its test split or on other data; prints JSON."""
     from longtailed import trained
 
-    result = trained.evaluate(run_directory, data=data, split=split, weights=weights, device=device)
+    result = trained.evaluate(
+        run_directory, data=data, split=split, weights=weights, device=device, groups=groups
+    )
     figures = dict(result.figures)
     if not per_class:
         figures.pop("per_class")

@@ -18,6 +18,7 @@ from longtailed.checkpoint import write_atomically
 from longtailed.data import Splits
 from longtailed.methods import Method
 from longtailed.metrics import (
+    Grouping,
     balanced_accuracy,
     harmonic_mean_accuracy,
     macro_f1,
@@ -55,9 +56,16 @@ class Evaluation:
 
 
 def evaluate_split(
-    method: Method, splits: Splits, split: str, fabric: Fabric, batch_size: int = 512
+    method: Method,
+    splits: Splits,
+    split: str,
+    fabric: Fabric,
+    batch_size: int = 512,
+    groups: Grouping = "auto",
 ) -> Evaluation:
     """Return the evaluation of a method on a split; the processes share the pass.
+
+    `groups` says how classes are grouped by size (see `metrics.class_groups`).
 
     The method is left in the mode (training or not) that it was in. Nothing is read from the
     device before the end of the pass.
@@ -83,7 +91,7 @@ def evaluate_split(
         for tensor in bins.sums():
             tensor.copy_(cast(Tensor, fabric.all_reduce(tensor, reduce_op="sum")))
     labels = splits.imageset(split).labels[index]
-    figures = _figures(labels, predictions, hits, method.class_counts.tolist(), bins)
+    figures = _figures(labels, predictions, hits, method.class_counts.tolist(), bins, groups)
     return Evaluation(labels, predictions, confidences, {"split": split, **figures})
 
 
@@ -116,10 +124,11 @@ def _figures(
     hits: npt.NDArray[np.bool_],
     counts: list[int],
     bins: CalibrationBins,
+    groups: Grouping,
 ) -> dict[str, Any]:
     classes = len(counts)
     guesses, truth = torch.from_numpy(predictions), torch.from_numpy(labels)
-    shots = shot_accuracy(guesses, truth, counts, groups="auto")
+    shots = shot_accuracy(guesses, truth, counts, groups=groups)
     worst, worst_accuracy = worst_class(guesses, truth, classes)
     return {
         "images": len(labels),

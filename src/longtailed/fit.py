@@ -142,7 +142,8 @@ class _Fit:
             journal.rewind(job.stage, self.first_epoch)
         total, done = options.epochs * progress.steps, self.first_epoch * progress.steps
         show = job.show_progress and job.fabric.is_global_zero
-        with ProgressBar(total, done + self.first_step, job.label, show) as bar:
+        images = self.feeds["train"].batch_size * job.fabric.world_size
+        with ProgressBar(total, done + self.first_step, job.label, show, images) as bar:
             for epoch in range(self.first_epoch, options.epochs):
                 lr = options.optimizer.lr * options.schedule.factor(epoch, options.epochs)
                 progress.enter(epoch, lr)

@@ -89,7 +89,9 @@ class ProgressBar:
 
     refresh_seconds = 0.5
 
-    def __init__(self, total_steps: int, done: int, label: str, enabled: bool) -> None:
+    def __init__(
+        self, total_steps: int, done: int, label: str, enabled: bool, images_per_step: int = 1
+    ) -> None:
         console = Console(stderr=True)
         self._bar = Progress(
             TextColumn("{task.description}"),
@@ -102,6 +104,7 @@ class ProgressBar:
             disable=not (enabled and console.is_terminal),
         )
         self._task: TaskID = self._bar.add_task(label, total=total_steps, completed=done, note="")
+        self._images_per_step = images_per_step
         self._next = 0.0
 
     def __enter__(self) -> ProgressBar:
@@ -128,8 +131,10 @@ class ProgressBar:
         return True
 
     def show(self, note: str) -> None:
-        """Show the figures beside the bar."""
-        self._bar.update(self._task, note=note)
+        """Show the figures, and the images per second, beside the bar."""
+        speed = self._bar.tasks[self._task].speed or 0.0
+        rate = f"{speed * self._images_per_step:,.0f} images/s"
+        self._bar.update(self._task, note=f"{note}  {rate}")
 
     def print(self, line: str) -> None:
         """Print a line above the bar, on a terminal only."""

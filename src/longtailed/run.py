@@ -248,7 +248,9 @@ class _Runner:
         return {"evaluations": evaluations, "epochs": epochs, "train_seconds": seconds}
 
     def _figures(self, method: Method, name: str) -> dict[str, Any]:
-        evaluation = evaluate_split(method, self.splits, "test", self.fabric)
+        evaluation = evaluate_split(
+            method, self.splits, "test", self.fabric, groups=self.recipe.groups
+        )
         if self.fabric.is_global_zero:
             evaluation.save(self.directory / f"evaluation-{name}.npz")
         return evaluation.figures

@@ -10,6 +10,7 @@ from longtailed.engine import make_fabric
 from longtailed.errors import LongTailedError
 from longtailed.evaluation import Evaluation, evaluate_split
 from longtailed.methods import Method, build_method
+from longtailed.metrics import Grouping
 from longtailed.nn import build_network
 from longtailed.prepare import prepare
 from longtailed.recipes import Recipe, load_recipe
@@ -51,10 +52,12 @@ def evaluate(
     split: str | None = None,
     weights: str = LAST,
     device: str = "auto",
+    groups: Grouping | None = None,
 ) -> Evaluation:
     """Return the evaluation of a finished run on its own test split, or on other data.
 
-    Other data must have the classes that the run was trained on, by name.
+    Other data must have the classes that the run was trained on, by name. `groups` says how
+    classes are grouped by size; None: as the run's recipe says.
     """
     recipe, method, manifest = restore(directory, weights)
     changes: dict[str, Any] = {"imbalance": None, "holdout": 0}
@@ -73,4 +76,5 @@ def evaluate(
             f"({', '.join(names[:3])}, ...)."
         )
     splits.mean, splits.std = manifest["mean"], manifest["std"]
-    return evaluate_split(method.to(fabric.device), splits, "test", fabric)
+    method.to(fabric.device)
+    return evaluate_split(method, splits, "test", fabric, groups=groups or recipe.groups)

@@ -13,6 +13,7 @@ from longtailed.data.views import parse_view
 from longtailed.errors import LongTailedError
 from longtailed.job import FitOptions
 from longtailed.methods import check_options, method_class
+from longtailed.metrics import Grouping
 
 
 class Data(BaseModel):
@@ -107,7 +108,9 @@ class Recipe(BaseModel):
     """Data, network and a list of stages.
 
     `precision` "bf16" computes the network in bfloat16 (losses stay float32). `protocol`
-    "published" also reports the best epoch on the test split, labelled as such.
+    "published" also reports the best epoch on the test split, labelled as such. `groups` says how
+    classes are grouped by size in the figures: "counts", "terciles", or "auto" (counts, but
+    terciles if a group would be empty).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -120,6 +123,7 @@ class Recipe(BaseModel):
     precision: Literal["32", "bf16"] = "32"
     channels_last: bool = True
     protocol: Literal["honest", "published"] = "honest"
+    groups: Grouping = "auto"
 
     @property
     def head(self) -> str:

@@ -1,0 +1,378 @@
+"""From a recipe's data to splits: what is held out, stored, seen and noted."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+
+from longtailed import prepare as module
+from longtailed.data import ImageSet, Stream
+from longtailed.errors import LongTailedError
+from longtailed.prepare import default_views, load_splits, normalization, prepare, store
+from longtailed.recipes import Recipe
+from longtailed.recipes.recipe import Data
+
+CPU = torch.device("cpu")
+
+
+def png(number: int, side: int = 20) -> bytes:
+    pixels = np.random.default_rng(number).integers(0, 256, (side, side, 3), dtype=np.uint8)
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def write_folder(root, **splits: dict[str, int]):
+    """Write root/SPLIT/CLASS/000.png...; the split "flat" stands for root itself."""
+    for split, counts in splits.items():
+        for number, (name, count) in enumerate(counts.items()):
+            folder = root / name if split == "flat" else root / split / name
+            folder.mkdir(parents=True)
+            for i in range(count):
+                (folder / f"{i:03d}.png").write_bytes(png(1000 * number + i))
+    return root
+
+
+def write_parquet(path, images: list[bytes], labels: list[int], names: str):
+    column = pa.array([{"bytes": data} for data in images])
+    feature = {"label": {"names": list(names), "_type": "ClassLabel"}}
+    table = pa.table({"image": column, "label": labels})
+    metadata = {"huggingface": json.dumps({"info": {"features": feature}})}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table.replace_schema_metadata(metadata), path)
+
+
+def manifest_of(**data: object):
+    return prepare(Recipe(data=Data(**{"workers": 0, "image_size": 16, **data})), CPU)[1]
+
+
+@pytest.fixture
+def flat(tmp_path):
+    """A folder of 20, 20 and 20 images without splits."""
+    return str(write_folder(tmp_path / "flat", flat={"ant": 20, "bee": 20, "wasp": 20}))
+
+
+@pytest.fixture
+def divided(tmp_path):
+    """A folder with train, val and test."""
+    return str(
+        write_folder(
+            tmp_path / "divided",
+            train={"ant": 12, "bee": 6, "wasp": 4},
+            val={"ant": 3, "bee": 2, "wasp": 1},
+            test={"ant": 2, "bee": 2, "wasp": 2},
+        )
+    )
+
+
+@pytest.fixture
+def small_parquet(tmp_path):
+    """A parquet folder of 16 x 16 images, which are decoded when it is opened."""
+    for split, count in (("train", 12), ("test", 6)):
+        images = [png(i, side=16) for i in range(count)]
+        write_parquet(tmp_path / f"{split}.parquet", images, [0, 1, 2] * (count // 3), "abc")
+    return str(tmp_path)
+
+
+def rows(imageset: ImageSet) -> set[int]:
+    return set(imageset.indices.tolist())
+
+
+def test_held_out_images_are_set_aside_before_subsampling():
+    held_out = {}
+    for imbalance in (None, 4, 20):
+        sets, notes = load_splits(Data(source="digits", imbalance=imbalance, holdout=7))
+        assert sets["holdout"].class_counts == [7] * 10
+        assert not rows(sets["train"]) & rows(sets["holdout"])
+        held_out[imbalance] = sets["holdout"].fingerprint()
+    assert len(set(held_out.values())) == 1
+    assert notes == {**notes, "eval_split": "test", "holdout": "7 of each class, from train"}
+    assert "holdout" not in load_splits(Data(source="digits", holdout=0))[0]
+
+
+def test_what_is_held_out_is_left_for_the_largest_class(flat):
+    sets, _ = load_splits(Data(source=flat, imbalance=4, holdout=2, max_count=14))
+    assert sets["test"].class_counts == [4, 4, 4]
+    assert sets["holdout"].class_counts == [2, 2, 2]
+    assert sets["train"].class_counts == [14, 7, 3]  # of 20 - 4 - 2
+    with pytest.raises(LongTailedError, match="has 14 images, but 15 were asked for"):
+        load_splits(Data(source=flat, imbalance=4, holdout=2, max_count=15))
+
+
+def test_a_source_without_a_test_split_gives_a_fifth_of_each_class(tmp_path):
+    counts = {"ant": 20, "bee": 10, "fly": 5, "wasp": 1}
+    source = str(write_folder(tmp_path / "flat", flat=counts))
+    sets, notes = load_splits(Data(source=source, holdout=0.25))
+    assert notes["eval_split"] == "part of train"
+    assert sets["test"].class_counts == [4, 2, 1, 0]  # a class keeps its only image
+    assert sets["holdout"].class_counts == [4, 2, 1, 0]  # a quarter of 16, 8, 4 and 1
+    assert sets["train"].class_counts == [12, 6, 3, 1]
+    parts = [rows(imageset) for imageset in sets.values()]
+    assert sum(map(len, parts)) == len(set.union(*parts)) == 36
+
+
+def test_a_val_split_is_the_held_out_part(divided):
+    sets, notes = load_splits(Data(source=divided))
+    assert [len(sets[split]) for split in ("train", "holdout", "test")] == [22, 6, 6]
+    assert sets["holdout"].name.endswith("(val)")
+    assert notes == {**notes, "eval_split": "test", "holdout": "val split"}
+    assert "holdout" not in load_splits(Data(source=divided, holdout=0))[0]
+
+
+def test_a_val_split_is_for_testing_if_there_is_no_other(tmp_path):
+    source = write_folder(tmp_path, train={"ant": 8, "bee": 4}, val={"ant": 3, "bee": 2})
+    sets, notes = load_splits(Data(source=str(source), holdout=1))
+    assert sets["test"].class_counts == [3, 2]
+    assert notes["eval_split"] == "val"
+    assert sets["train"].class_counts == [7, 3]
+    assert sets["holdout"].class_counts == [1, 1]
+
+
+@pytest.mark.parametrize("name", ["val", "validation"])
+def test_the_split_of_the_final_figures_never_chooses_the_epoch(divided, name):
+    sets, notes = load_splits(Data(source=divided, eval_split=name, holdout=1))
+    assert sets["test"].class_counts == [3, 2, 1]
+    assert notes["holdout"] == "1 of each class, from train"
+    assert sets["holdout"].class_counts == [1, 1, 1]
+    assert not rows(sets["train"]) & rows(sets["holdout"])
+
+
+def test_a_split_that_does_not_exist_is_refused(flat):
+    with pytest.raises(LongTailedError, match="has no split 'dev'; it has 'train'"):
+        load_splits(Data(source=flat, eval_split="dev"))
+
+
+def test_the_manifest_counts_and_hashes_what_was_chosen(flat):
+    data = {"source": flat, "imbalance": 4, "holdout": 2, "storage": "memory"}
+    sets, _ = load_splits(Data(**data))
+    manifest = manifest_of(**data)
+    assert manifest["class_names"] == ["ant", "bee", "wasp"]
+    for split, imageset in sets.items():
+        noted = manifest["splits"][split]
+        assert noted["images"] == len(imageset) == sum(noted["counts"])
+        counts = [int((imageset.labels == label).sum()) for label in range(3)]
+        assert noted["counts"] == counts
+        # Rows of the source, although the images were decoded into sets of their own.
+        bytes_ = imageset.indices.astype("<i8").tobytes() + imageset.labels.astype("<i8").tobytes()
+        assert noted["sha256"] == hashlib.sha256(bytes_).hexdigest()
+    assert manifest["imbalance_ratio"] == 14 / 3
+    assert (manifest["requested_imbalance"], manifest["profile"]) == (4, "exp")
+    assert json.loads(json.dumps(manifest)) == manifest
+
+
+def test_the_choice_repeats_and_follows_its_seed(flat):
+    data = {"source": flat, "imbalance": 4, "holdout": 2}
+    first, again, other = (manifest_of(**data, subset_seed=seed)["splits"] for seed in (0, 0, 1))
+    assert first == again
+    for split in ("train", "holdout", "test"):
+        assert first[split]["counts"] == other[split]["counts"]
+        assert first[split]["sha256"] != other[split]["sha256"]
+
+
+def test_a_natural_set_says_so(divided):
+    manifest = manifest_of(source=divided)
+    assert manifest["imbalance_ratio"] == 3
+    assert (manifest["requested_imbalance"], manifest["profile"]) == (None, "natural")
+    assert manifest["source"] == "divided"
+
+
+def damage(path) -> str:
+    path.write_bytes(path.read_bytes()[:60])
+    return str(path)
+
+
+def test_skipped_images_are_counted_once(tmp_path):
+    train, test = {"ant": 12, "bee": 6}, {"ant": 3, "bee": 3}
+    root = write_folder(tmp_path, train=train, test=test)
+    bad = [damage(root / "train/ant/003.png"), damage(root / "test/bee/001.png")]
+    # The held-out images are of the same source as the training images.
+    manifest = manifest_of(source=str(root), on_bad_image="skip", holdout=2)
+    assert sorted(manifest["skipped"]) == sorted(bad)
+    counts = {split: noted["counts"] for split, noted in manifest["splits"].items()}
+    assert counts == {"train": [9, 4], "holdout": [2, 2], "test": [3, 2]}
+    with pytest.raises(LongTailedError, match=r"1 of 18 images cannot be read: .*003\.png"):
+        load_splits(Data(source=str(root)))
+
+
+def test_skipped_rows_of_files_with_one_name_are_all_counted(tmp_path):
+    for split in ("train", "test"):
+        images = [png(0, 16), b"no image", *(png(i, 16) for i in range(2, 6))]
+        write_parquet(tmp_path / split / "0000.parquet", images, [0, 1] * 3, "ab")
+    manifest = manifest_of(source=str(tmp_path), on_bad_image="skip", holdout=1)
+    assert len(manifest["skipped"]) == 2
+
+
+def test_large_sets_are_not_decoded_to_look_for_damage(divided, monkeypatch, tmp_path):
+    damage(tmp_path / "divided/train/ant/003.png")
+    monkeypatch.setattr(module, "FULL_SCAN", 21)
+    sets, _ = load_splits(Data(source=divided))
+    assert len(sets["train"]) == 22
+    with pytest.raises(LongTailedError, match=r"003\.png' cannot be decoded"):
+        sets["train"].decode(3)
+
+
+@pytest.mark.parametrize(
+    ("settings", "side"),
+    [
+        ({"image_size": 32}, 37),
+        ({"image_size": 64}, 73),
+        ({"image_size": 65}, None),
+        ({}, None),
+        ({"image_size": 32, "storage": "disk"}, None),
+        ({"image_size": 65, "storage": "memory"}, 74),
+    ],
+)
+def test_small_crops_are_kept_decoded_unless_told_otherwise(divided, settings, side):
+    data = Data(source=divided, **settings)
+    sets, _ = load_splits(data)
+    stored = store(sets, data)
+    assert stored.keys() == sets.keys()
+    for name, imageset in stored.items():
+        assert imageset.in_memory == (side is not None)
+        np.testing.assert_array_equal(imageset.labels, sets[name].labels)
+        if isinstance(imageset.images, torch.Tensor):
+            assert imageset.images.shape == (len(imageset), 3, side, side)
+
+
+def test_a_set_that_does_not_fit_stays_on_disk(divided, monkeypatch):
+    data = Data(source=divided, image_size=32)
+    sets, _ = load_splits(data)
+    needed = (22 + 6 + 6) * 3 * 37 * 37
+    for budget, kept in ((needed - 1, False), (needed, True)):
+        monkeypatch.setattr(module, "MEMORY_BUDGET", budget)
+        assert store(sets, data)["train"].in_memory == kept
+
+
+def test_the_manifest_says_how_images_were_stored(divided, small_parquet):
+    noted = [
+        manifest_of(source=divided, storage="memory"),
+        manifest_of(source=divided, storage="disk"),
+        manifest_of(source=small_parquet, storage="disk", image_size=None),
+    ]
+    assert [m["storage"] for m in noted] == ["memory", "disk", "memory"]
+    assert [m["image_size"] for m in noted] == [[18, 18], None, [16, 16]]
+
+
+def test_a_class_that_train_lacks_is_refused(tmp_path):
+    folder = write_folder(
+        tmp_path / "folder", train={"ant": 3, "bee": 3}, test={"ant": 2, "wasp": 2}
+    )
+    for number in range(3):
+        (tmp_path / f"{number}.png").write_bytes(png(number))
+    (tmp_path / "list_train.txt").write_text("0.png 0\n1.png 1\n")
+    (tmp_path / "list_test.txt").write_text("2.png 2\n")
+    write_parquet(tmp_path / "set/train.parquet", [png(i) for i in range(4)], [0, 1] * 2, "ab")
+    write_parquet(tmp_path / "set/test.parquet", [png(i) for i in range(3)], [0, 1, 2], "abc")
+    for source, message in [
+        (folder, "the class 'wasp'"),
+        (tmp_path / "list_train.txt", "the class '2'"),
+        (tmp_path / "set", "class 'c' is in the test split but not in train"),
+    ]:
+        with pytest.raises(LongTailedError, match=message):
+            load_splits(Data(source=str(source), holdout=0))
+
+
+def test_splits_that_number_the_same_classes_differently_are_refused(tmp_path):
+    write_parquet(tmp_path / "train.parquet", [png(i) for i in range(4)], [0, 1] * 2, "ab")
+    write_parquet(tmp_path / "test.parquet", [png(i) for i in range(2)], [0, 1], "ba")
+    with pytest.raises(LongTailedError, match="number their classes differently"):
+        load_splits(Data(source=str(tmp_path), holdout=0))
+
+
+def test_a_class_without_a_training_image_is_refused(tmp_path):
+    for number in range(2):
+        (tmp_path / f"{number}.png").write_bytes(png(number))
+    (tmp_path / "train.txt").write_text("0.png 0\n1.png 1\n")
+    with pytest.raises(LongTailedError, match=r"1 class\(es\) have no training image: 'wasp'"):
+        load_splits(Data(source=str(tmp_path / "train.txt"), class_names="ant,bee,wasp"))
+
+
+def views_of(**settings: object):
+    data = Data(**settings)
+    train = store(load_splits(data)[0], data)["train"]
+    return {name: str(view) for name, view in default_views(train, data).items()}
+
+
+def test_views_suit_the_images(divided, small_parquet):
+    assert views_of(source="digits") == {"standard": "pad_crop(1)", "test": ""}
+    assert views_of(source=small_parquet) == {"standard": "pad_crop(2), flip", "test": ""}
+    assert views_of(source=divided, image_size=32) == {
+        "standard": "resized_crop(32), flip",
+        "test": "center_crop(32)",  # of images that are stored at the size of the resize
+    }
+    assert views_of(source=divided, image_size=32, storage="disk") == {
+        "standard": "resized_crop(32), flip",
+        "test": "resize(37), center_crop(32)",
+    }
+    assert views_of(source=divided) == {
+        "standard": "resized_crop(224), flip, color_jitter(0.4, 0.4, 0.4, 0)",
+        "test": "resize(256), center_crop(224)",
+    }
+
+
+def test_the_recipes_views_come_first(small_parquet):
+    views = views_of(source=small_parquet, views={"standard": "flip(0.3)", "weak": "pad_crop(1)"})
+    assert views == {"standard": "flip(0.3)", "weak": "pad_crop(1)", "test": ""}
+
+
+def test_small_images_are_enlarged_and_not_framed_for_larger_crops(small_parquet):
+    views = views_of(source=small_parquet, image_size=32)
+    assert views == {"standard": "resized_crop(32), flip", "test": "resize(37), center_crop(32)"}
+
+
+def test_stored_and_decoded_images_look_alike_to_the_test_view(divided):
+    recipe = Recipe(data=Data(source=divided, image_size=32, workers=0))
+    scans = []
+    for storage in ("memory", "disk"):
+        data = recipe.data.model_copy(
+            update={"storage": storage, "mean": (0.5,) * 3, "std": (1,) * 3}
+        )
+        splits, _ = prepare(recipe.model_copy(update={"data": data}), CPU)
+        scans.append(torch.cat([batch.images[0] for batch in splits.scan("test")]))
+    torch.testing.assert_close(*scans, rtol=0, atol=1.01 / 255)
+
+
+def test_normalization_is_the_recipes_the_sources_or_measured(divided, small_parquet):
+    sets, _ = load_splits(Data(source=small_parquet, holdout=1))
+    train = sets["train"]
+    own = Data(source=small_parquet, mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
+    assert normalization(train, own) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+    mean, std = normalization(train, Data(source=small_parquet))
+    pixels = train.pixels().numpy().astype(np.float64) / 255  # the training images alone
+    np.testing.assert_allclose(mean, pixels.mean(axis=(0, 2, 3)), rtol=1e-5)
+    np.testing.assert_allclose(std, pixels.std(axis=(0, 2, 3)), rtol=1e-5)
+    cifar = replace(train, name="cifar10 (train)")
+    assert normalization(cifar, Data(source="cifar10"))[0] == (0.4914, 0.4822, 0.4465)
+    lookalike = replace(train, name="cifar photos (train)")  # a folder may be called anything
+    assert normalization(lookalike, Data(source="cifar photos"))[0] == mean
+    files = load_splits(Data(source=divided))[0]["train"]
+    assert normalization(files, Data(source=divided))[0] == (0.485, 0.456, 0.406)
+
+
+def test_a_channel_without_contrast_can_be_normalised():
+    pixels = torch.zeros(4, 3, 8, 8, dtype=torch.uint8)
+    pixels[:2, 0] = 255
+    mean, std = normalization(ImageSet(pixels, np.zeros(4, np.int64), ("a",)), Data())
+    assert mean == pytest.approx((0.5, 0, 0))
+    assert std == pytest.approx((0.5, 1e-3, 1e-3))
+
+
+def test_prepared_splits_deliver_normalised_batches(divided):
+    data = Data(source=divided, image_size=16, workers=0)
+    splits, manifest = prepare(Recipe(data=data, channels_last=False), CPU)
+    assert (splits.workers, splits.channels_last) == (0, False)
+    batch = next(splits.open("0/train", Stream(), 4, seed=0).epoch(0, 1))
+    assert batch.images[0].shape == (4, 3, 16, 16)
+    assert manifest["views"]["standard"] == str(splits.view("standard"))
+    scanned = torch.cat([b.labels for b in splits.scan("test")])
+    assert torch.bincount(scanned).tolist() == manifest["splits"]["test"]["counts"]
+    assert manifest["mean"] == list(splits.mean)
