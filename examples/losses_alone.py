@@ -57,7 +57,7 @@ def train(train_set: ImageSet, loss: Loss, sampling: str, cosine: bool, epochs: 
     return model
 
 
-def main(epochs: int = 40) -> None:
+def main(epochs: int = 20) -> None:
     """Train in four ways and print the accuracy of classes with many, medium and few images."""
     train_set = make_long_tailed(load_imageset("digits", "train"), imbalance_ratio=50)
     counts = train_set.class_counts

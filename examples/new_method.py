@@ -3,8 +3,9 @@
     python examples/new_method.py
 
 A method is a module that returns named loss terms; the same loop trains it that trains the methods
-of the library, with resume, evaluation and all. To have a method on the command line, add it to
-`longtailed.methods.METHODS` (see CONTRIBUTING.md). About 10 seconds on two CPU cores.
+of the library, with evaluation, resume and all. To have a method on the command line, add it to
+`longtailed.methods.METHODS` (see CONTRIBUTING.md). About 5 seconds on two CPU cores; one seed of a
+toy problem shows that it trains, not that it is better.
 """
 
 from __future__ import annotations
@@ -16,16 +17,16 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from longtailed.engine import make_fabric
 from longtailed.evaluation import evaluate_split
 from longtailed.fit import fit
 from longtailed.job import FitOptions, Job
-from longtailed.methods import CrossEntropy, Method
+from longtailed.methods import CrossEntropy
 from longtailed.nn import Network, build_network
 from longtailed.optim import Optimizer
 from longtailed.prepare import prepare
 from longtailed.recipes import Recipe
 from longtailed.recipes.recipe import Data
-from longtailed.run import make_fabric
 from longtailed.schedules import Schedule
 
 
@@ -62,17 +63,17 @@ def main(epochs: int = 20) -> None:
     options = FitOptions(
         epochs=epochs,
         batch_size=32,
-        optimizer=Optimizer(lr=0.1, weight_decay=5e-4),
+        optimizer=Optimizer(lr=0.05, weight_decay=5e-4),
         schedule=Schedule(kind="cosine", warmup=0.1),
     )
-    drw = {"weighting": "class-balanced", "weighting_start": 0.8}
-    methods: dict[str, type[Method]] = {
+    methods: dict[str, type[CrossEntropy]] = {
         "cross-entropy": CrossEntropy,
         "label smoothing": LabelSmoothing,
     }
     for name, method_class in methods.items():
         torch.manual_seed(0)
-        method = method_class(build_network("resnet8", len(counts)), counts, **drw)
+        network = build_network("resnet8", len(counts))
+        method = method_class(network, counts, weighting="class-balanced")
         fit(method, Job(fabric, splits, options, label=name))
         figures = evaluate_split(method, splits, "test", fabric).figures
         print(f"{name:16} balanced accuracy {figures['balanced_accuracy']:.1%}")

@@ -151,7 +151,16 @@ def test_a_damaged_image_is_named_or_skipped(run, photos, tmp_path):
     (photos / "ant" / "000.png").write_bytes(b"")
     whole = (photos / "bee" / "001.png").read_bytes()
     (photos / "bee" / "001.png").write_bytes(whole[: len(whole) // 2])
-    given = ["train", "--data", photos, "--network", "resnet8", "image_size=32", *QUICK[:1]]
+    given = [
+        "train",
+        "--data",
+        photos,
+        "--network",
+        "resnet8",
+        "image_size=32",
+        "batch_size=8",
+        *QUICK[:1],
+    ]
     code, _, errors = run(*given)
     assert code == 2
     assert "000.png" in errors

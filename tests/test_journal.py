@@ -35,62 +35,82 @@ def test_a_line_is_on_disk_as_soon_as_it_is_written(tmp_path):
     assert json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[1]) == row(1)
 
 
-def test_rewind_drops_what_will_be_written_again(tmp_path):
+def test_beginning_drops_what_will_be_written_again(tmp_path):
     journal = Journal(tmp_path)
     for stage, epoch in [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)]:
         journal.write(row(epoch, stage))
-    journal.rewind(1, 1)
+    journal.begin(1, 1)
     assert written(tmp_path) == [(0, 0, 1.0), (0, 1, 1.0), (0, 2, 1.0), (1, 0, 1.0)]
     journal.write(row(1, stage=1, loss=0.5))
     assert written(tmp_path)[-1] == (1, 1, 0.5)
-    journal.rewind(0, 1)
+    journal.begin(0, 1)
     assert written(tmp_path) == [(0, 0, 1.0)]
     assert [entry.name for entry in tmp_path.iterdir()] == ["metrics.jsonl"]
 
 
-def test_rewind_drops_a_line_that_was_cut_off(tmp_path):
+def test_beginning_drops_a_line_that_was_cut_off(tmp_path):
     journal = Journal(tmp_path)
     journal.write(row(0))
     half = json.dumps(row(1))[:30]
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write(half)
-    journal.rewind(0, 2)
+    journal.begin(0, 2)
     journal.write(row(1))
     assert written(tmp_path) == [(0, 0, 1.0), (0, 1, 1.0)]
 
 
-def test_rewind_before_anything_was_written_does_nothing(tmp_path):
-    Journal(tmp_path).rewind(0, 0)
-    assert list(tmp_path.iterdir()) == []
+def test_a_run_begins_with_no_lines(tmp_path):
+    Journal(tmp_path).begin(0, 0)
+    assert written(tmp_path) == []
 
 
 def test_without_a_directory_nothing_is_written(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    journal = Journal(None, tensorboard=True)
-    journal.rewind(0, 0)
+    journal = Journal(None)
+    journal.begin(0, 0, tensorboard=True)
     journal.write(row(0))
     journal.close()
     assert list(tmp_path.iterdir()) == []
 
 
-def test_tensorboard_gets_every_figure(tmp_path):
+def scalars(directory, stage: int):
+    """Return what TensorBoard shows of a stage: name -> [(epoch, value), ...]."""
     events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    journal = Journal(tmp_path, tensorboard=True)
-    journal.write(row(0, loss=2.0))
-    journal.write(row(1, loss=1.5))
-    journal.close()
-    board = events.EventAccumulator(str(tmp_path / "tensorboard"))
+    board = events.EventAccumulator(str(directory / "tensorboard" / f"stage-{stage}"))
     board.Reload()
-    assert set(board.Tags()["scalars"]) == {
-        "loss",
-        "terms/cross_entropy",
-        "holdout/balanced_accuracy",
+    return {
+        name: [(event.step, event.value) for event in board.Scalars(name)]
+        for name in board.Tags()["scalars"]
     }
-    assert [(e.step, e.value) for e in board.Scalars("loss")] == [(0, 2.0), (1, 1.5)]
+
+
+def write_with_tensorboard(directory, stage: int, *rows: dict) -> None:
+    journal = Journal(directory)
+    journal.begin(stage, rows[0]["epoch"], tensorboard=True)
+    for one in rows:
+        journal.write(one)
+    journal.close()
+
+
+def test_tensorboard_gets_every_figure_of_each_stage(tmp_path):
+    write_with_tensorboard(tmp_path, 0, row(0, loss=2.0), row(1, loss=1.5))
+    write_with_tensorboard(tmp_path, 1, row(0, stage=1, loss=0.5))
+    shown = scalars(tmp_path, 0)
+    assert shown.keys() == {"loss", "terms/cross_entropy", "holdout/balanced_accuracy"}
+    assert shown["loss"] == [(0, 2.0), (1, 1.5)]
+    assert scalars(tmp_path, 1)["loss"] == [(0, 0.5)]
+
+
+def test_tensorboard_shows_a_resumed_run_as_if_it_had_never_stopped(tmp_path):
+    write_with_tensorboard(tmp_path, 0, row(0, loss=2.0), row(1, loss=1.5), row(2, loss=1.25))
+    write_with_tensorboard(tmp_path, 0, row(1, loss=1.0))
+    assert scalars(tmp_path, 0)["loss"] == [(0, 2.0), (1, 1.0)]
+    assert written(tmp_path) == [(0, 0, 2.0), (0, 1, 1.0)]
 
 
 def test_tensorboard_is_written_only_when_asked(tmp_path):
     journal = Journal(tmp_path)
+    journal.begin(0, 0)
     journal.write(row(0))
     journal.close()
     assert [entry.name for entry in tmp_path.iterdir()] == ["metrics.jsonl"]
@@ -99,7 +119,7 @@ def test_tensorboard_is_written_only_when_asked(tmp_path):
 def test_tensorboard_that_is_not_installed_is_one_sentence(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(LongTailedError, match="TensorBoard is not installed; run: pip install"):
-        Journal(tmp_path, tensorboard=True)
+        Journal(tmp_path).begin(0, 0, tensorboard=True)
 
 
 def train_two_steps(enabled: bool) -> list[bool]:

@@ -114,7 +114,7 @@ def train(
         "class_names": class_names,
         "on_bad_image": on_bad_image,
     }
-    assignments += [f"{key}={value}" for key, value in given.items() if value is not None]
+    assignments += [f"{key}={value!r}" for key, value in given.items() if value is not None]
     finished = run.train(
         recipe,
         data=data,

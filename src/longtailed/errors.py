@@ -16,7 +16,7 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> LongTailedError:
     >>> str(unknown_name("method", "lda", ["ldam", "ce"]))
     "unknown method 'lda'; did you mean 'ldam'? Known: ce, ldam."
     """
-    names = sorted(known)
+    names, name = sorted(known), str(name)
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     hint = f" did you mean {' or '.join(repr(match) for match in near)}?" if near else ""
     if near and len(names) > 20:  # a long list would hide the hint

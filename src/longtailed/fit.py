@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Iterator
 from typing import Any, cast
 
@@ -13,76 +14,12 @@ from longtailed.checkpoint import load_training_state, save_training_state
 from longtailed.data.feed import Feed
 from longtailed.data.streams import Batch, Stream, step_seed
 from longtailed.errors import LongTailedError
-from longtailed.evaluation import Evaluation, evaluate_split
+from longtailed.evaluation import evaluate_split
 from longtailed.job import FitResult, Interrupted, Job, Selection, stop_requests
 from longtailed.journal import Journal, ProgressBar
 from longtailed.methods.base import Method, Progress
 from longtailed.optim import set_learning_rate
-
-
-class _Run:
-    """What hooks may use (see `methods.base.Run`)."""
-
-    def __init__(self, job: Job, method: Method, generator: torch.Generator) -> None:
-        self.counts = method.class_counts
-        self.num_classes = len(method.class_counts)
-        self.device = job.fabric.device
-        self.generator = generator
-        self._job, self._method = job, method
-
-    def scan(self, stream: Stream) -> Iterator[Batch]:
-        """Yield every image of the stream's split once, in order, in eval mode, without grad."""
-        was_training = self._method.training
-        self._method.eval()
-        try:
-            with torch.no_grad(), self._job.fabric.autocast():
-                for view in stream.views[:1]:
-                    yield from self._job.splits.scan(
-                        stream.split, stream.batch_size or 512, view, seed=self._job.seed
-                    )
-        finally:
-            self._method.train(was_training)
-
-
-class _TermSums:
-    """Sums of the loss terms and the first step at which each was not finite, on the device."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.names: list[str] = []
-        self.values = torch.zeros(0, device=device)
-        self.first_bad = torch.zeros(0, dtype=torch.int64, device=device)
-        self.steps = 0
-
-    def add(self, terms: dict[str, Tensor], step: int) -> None:
-        values = torch.stack([term.detach().float() for term in terms.values()])
-        if not self.names:
-            self.names = list(terms)
-            self.values = torch.zeros_like(values)
-            self.first_bad = torch.full_like(values, -1, dtype=torch.int64)
-        self.values += values
-        bad = ~values.isfinite() & (self.first_bad < 0)
-        self.first_bad.masked_fill_(bad, step)
-        self.steps += 1
-
-    def check(self, epoch: int) -> None:
-        for name, step in zip(self.names, self.first_bad.tolist(), strict=True):
-            if step >= 0:
-                raise LongTailedError(
-                    f"the loss term '{name}' is not finite at epoch {epoch}, step {step}; training "
-                    "stopped and the last good checkpoint is kept. A lower learning rate, longer "
-                    "warm-up or gradient clipping (clip=1) may help."
-                )
-
-    def means(self) -> dict[str, float]:
-        return dict(zip(self.names, (self.values / max(self.steps, 1)).tolist(), strict=True))
-
-    def state(self) -> dict[str, Any]:
-        return {"names": self.names, "values": self.values.cpu(), "steps": self.steps}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        self.names, self.steps = list(state["names"]), state["steps"]
-        self.values = state["values"].to(self.values.device)
-        self.first_bad = torch.full_like(self.values, -1, dtype=torch.int64)
+from longtailed.terms import TermSums
 
 
 def fit(method: Method, job: Job) -> FitResult:
@@ -96,7 +33,32 @@ def fit(method: Method, job: Job) -> FitResult:
     """
     devices = [job.fabric.device] if job.fabric.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), stop_requests() as stop:
-        return _Fit(method, job, stop).run()
+        training = _Fit(method, job, stop)
+        if job.options.epochs:
+            training.run()
+        return FitResult(job.options.epochs, training.selections)
+
+
+class _RunView:
+    """What a method's hooks may use (see `methods.base.Run`)."""
+
+    def __init__(self, job: Job, method: Method, generator: torch.Generator) -> None:
+        self.counts = method.class_counts
+        self.num_classes = len(method.class_counts)
+        self.device = job.fabric.device
+        self.generator = generator
+        self._job, self._method = job, method
+
+    def scan(self, stream: Stream) -> Iterator[Batch]:
+        """Yield every image of the stream's split once, in order, with the method in eval mode."""
+        was_training = self._method.training
+        self._method.eval()
+        try:
+            yield from self._job.splits.scan(
+                stream.split, stream.batch_size or 512, stream.views[0], seed=self._job.seed
+            )
+        finally:
+            self._method.train(was_training)
 
 
 class _Fit:
@@ -106,40 +68,52 @@ class _Fit:
         self.method, self.job, self.stop = method, job, stop
         fabric, options = job.fabric, job.options
         method.to(fabric.device)
-        generator = torch.Generator(fabric.device).manual_seed(step_seed(job.seed, "begin"))
-        torch.manual_seed(step_seed(job.seed, "begin", job.stage))
-        self.run_view = _Run(job, method, generator)
+        generator = torch.Generator(fabric.device)
+        self._seed(generator, "begin")
+        self.run_view = _RunView(job, method, generator)
+        self.selections = [Selection(split, name) for split, name in job.select_on.items()]
         method.train()
-        with torch.no_grad():
+        with torch.no_grad(), fabric.autocast():
             method.begin(self.run_view)
+        if not options.epochs:
+            return
         optimizer = options.optimizer.build(method, method.parameter_groups())
         self.module, self.optimizer = fabric.setup(method, optimizer)
         self.feeds = {name: self._open(name, stream) for name, stream in method.streams.items()}
-        steps = self.feeds["train"].steps
-        self.progress = Progress(options.epochs, steps, generator)
-        self.sums = _TermSums(fabric.device)
-        self.selections = [Selection(split, name) for split, name in job.select_on.items()]
-        self.seconds = 0.0
+        self.progress = Progress(options.epochs, self.feeds["train"].steps, generator)
+        self.sums = TermSums(fabric.device)
         self.first_epoch, self.first_step = self._resume()
 
+    def _seed(self, generator: torch.Generator, *purpose: int | str) -> None:
+        """Seed the run's generator, and the global ones for dropout inside foreign networks."""
+        seed = step_seed(self.job.seed, "step", self.job.stage, *purpose)
+        generator.manual_seed(seed)
+        # torch.manual_seed would do the same and take half a millisecond.
+        torch.default_generator.manual_seed(seed)
+        if generator.device.type == "cuda":
+            torch.cuda.manual_seed(seed)
+
     def _open(self, name: str, stream: Stream) -> Feed:
-        fabric = self.job.fabric
-        if self.job.options.batch_size % fabric.world_size:
-            raise LongTailedError(
-                f"batch_size {self.job.options.batch_size} cannot be shared equally by "
-                f"{fabric.world_size} processes."
-            )
-        batch = self.job.options.batch_size // fabric.world_size
-        return self.job.splits.open(
-            f"{self.job.stage}/{name}", stream, batch, self.job.seed,
+        fabric, options = self.job.fabric, self.job.options
+        feed = self.job.splits.open(
+            f"{self.job.stage}/{name}", stream, options.batch_size, self.job.seed,
             fabric.global_rank, fabric.world_size,
         )  # fmt: skip
+        wanted = stream.batch_size or options.batch_size
+        if feed.batch_size * fabric.world_size < wanted and fabric.is_global_zero:
+            images = len(feed.imageset)
+            warnings.warn(
+                f"a batch of {wanted} is larger than the split '{stream.split}' of {images} "
+                f"images; batches have {feed.batch_size * fabric.world_size}.",
+                stacklevel=2,
+            )
+        return feed
 
-    def run(self) -> FitResult:
+    def run(self) -> None:
+        """Train from where the training state left off to the last epoch."""
         job, progress, options = self.job, self.progress, self.job.options
-        journal = Journal(job.directory if job.fabric.is_global_zero else None, job.tensorboard)
-        if job.fabric.is_global_zero:
-            journal.rewind(job.stage, self.first_epoch)
+        journal = Journal(job.directory if job.fabric.is_global_zero else None)
+        journal.begin(job.stage, self.first_epoch, job.tensorboard)
         total, done = options.epochs * progress.steps, self.first_epoch * progress.steps
         show = job.show_progress and job.fabric.is_global_zero
         images = self.feeds["train"].batch_size * job.fabric.world_size
@@ -148,28 +122,22 @@ class _Fit:
                 lr = options.optimizer.lr * options.schedule.factor(epoch, options.epochs)
                 progress.enter(epoch, lr)
                 set_learning_rate(self.optimizer, lr)
-                started = time.perf_counter()
-                images = self._train_epoch(epoch, bar)
-                self.sums.check(epoch)
-                with torch.no_grad():
-                    self.method.end_epoch(self.run_view, progress)
-                seconds = time.perf_counter() - started
-                self.seconds += seconds
-                row = self._row(epoch, seconds, images) | self._evaluate(epoch)
+                row = self._train_epoch(epoch, bar) | self._evaluate(epoch)
                 journal.write(row)
                 bar.print(_describe(row, options.epochs))
-                self.sums = _TermSums(job.fabric.device)
-                self.first_step = 0
+                self.sums, self.first_step = TermSums(job.fabric.device), 0
                 last = epoch + 1 == options.epochs
-                if last or (epoch + 1) % options.checkpoint_every == 0:
+                saved = last or (epoch + 1) % options.checkpoint_every == 0
+                if saved:
                     self._save(epoch + 1, 0)
-                self._stop_if_asked(epoch + 1, 0, saved=True)
+                self._agree_to_stop()
+                self._stop_if_asked(epoch + 1, 0, saved)
         journal.close()
-        return FitResult(options.epochs, self.selections, self.seconds)
 
-    def _train_epoch(self, epoch: int, bar: ProgressBar) -> int:
-        """Train one epoch from `first_step` on; return the images seen by all processes."""
-        progress, options, first = self.progress, self.job.options, self.first_step
+    def _train_epoch(self, epoch: int, bar: ProgressBar) -> dict[str, Any]:
+        """Train one epoch from `first_step` on and return its figures."""
+        progress, options, fabric = self.progress, self.job.options, self.job.fabric
+        started, first, images = time.perf_counter(), self.first_step, 0
         self.method.train()
         train = self.feeds["train"].epoch(epoch, options.epochs, first)
         others = {
@@ -177,83 +145,109 @@ class _Fit:
             for name, feed in self.feeds.items()
             if name != "train"
         }
-        images = 0
         for step, batch in enumerate(train, start=first):
-            batches = {"train": batch, **{name: next(feed) for name, feed in others.items()}}
-            self._step(step, batches)
-            images += len(batch.labels) * self.job.fabric.world_size
+            updated = self._step(
+                step, {"train": batch, **{name: next(feed) for name, feed in others.items()}}
+            )
+            images += len(batch.labels) * fabric.world_size
             if bar.advance():  # the only read from the device within an epoch, twice a second
                 means = self.sums.means()
                 bar.show(" ".join(f"{name} {value:.3f}" for name, value in means.items()))
-            if self.stop and self.job.fabric.world_size == 1:
+            if self.stop and updated and fabric.world_size == 1 and step + 1 < progress.steps:
                 self._stop_if_asked(epoch, step + 1)
-        return images
-
-    def _step(self, step: int, batches: dict[str, Batch]) -> None:
-        job, progress, options = self.job, self.progress, self.job.options
-        progress.step = step
-        seed = step_seed(job.seed, "step", job.stage, progress.epoch, step, job.fabric.global_rank)
-        torch.manual_seed(seed)  # dropout and the like inside third-party networks
-        progress.generator.manual_seed(seed)
-        terms: dict[str, Tensor] = self.module(batches, progress)
-        total = torch.stack([term.float() for term in terms.values()]).sum()
-        update = (step + 1) % options.accumulate == 0 or step + 1 == progress.steps
-        with job.fabric.no_backward_sync(self.module, enabled=not update):
-            job.fabric.backward(total / options.accumulate)
-        if update:
-            if options.clip is not None:
-                job.fabric.clip_gradients(self.module, self.optimizer, max_norm=options.clip)
-            self.optimizer.step()
-            self.optimizer.zero_grad(set_to_none=True)
-        with torch.no_grad():
-            self.method.after_step(progress)
-            self.sums.add(terms, step)
-        if job.fabric.device.type == "cpu":
-            self.sums.check(progress.epoch)
-
-    def _row(self, epoch: int, seconds: float, images: int) -> dict[str, Any]:
-        terms = self.sums.means()
+        self._share_buffers()
+        self.sums.share(fabric)
+        self.sums.check(epoch)
+        with torch.no_grad(), fabric.autocast():
+            self.method.end_epoch(self.run_view, progress)
+        self._check_weights(epoch)
+        seconds, terms = time.perf_counter() - started, self.sums.means()
         return {
             "stage": self.job.stage,
             "method": self.job.label,
             "epoch": epoch,
-            "lr": self.progress.lr,
+            "lr": progress.lr,
             "seconds": round(seconds, 4),
             "images_per_second": round(images / seconds, 1),
             "loss": sum(terms.values()),
             "terms": terms,
         }
 
+    def _step(self, step: int, batches: dict[str, Batch]) -> bool:
+        """Take one step; return whether it updated the weights (see `accumulate`)."""
+        fabric, progress, options = self.job.fabric, self.progress, self.job.options
+        progress.step = step
+        self._seed(progress.generator, progress.epoch, step, fabric.global_rank)
+        window = step - step % options.accumulate
+        shared = min(options.accumulate, progress.steps - window)
+        update = step + 1 == window + shared
+        with fabric.no_backward_sync(self.module, enabled=not update):
+            terms: dict[str, Tensor] = self.module(batches, progress)
+            total = torch.stack([term.float() for term in terms.values()]).sum()
+            fabric.backward(total / shared)
+        if update:
+            if options.clip is not None:
+                fabric.clip_gradients(
+                    self.module, self.optimizer, max_norm=options.clip, error_if_nonfinite=False
+                )
+            self.optimizer.step()
+            self.optimizer.zero_grad(set_to_none=True)
+        with torch.no_grad():
+            self.method.after_step(progress)
+            self.sums.add(terms, step)
+        if fabric.device.type == "cpu" and fabric.world_size == 1:  # elsewhere once an epoch
+            self.sums.check(progress.epoch)
+        return update
+
+    def _share_buffers(self) -> None:
+        """Give all processes the buffers of the first: each has normalised its own batches."""
+        if self.job.fabric.world_size > 1:
+            for buffer in self.method.buffers():
+                torch.distributed.broadcast(buffer, src=0)
+
+    def _check_weights(self, epoch: int) -> None:
+        """Refuse weights that are not finite, which a checkpoint must not hold."""
+        finite = torch.stack([p.isfinite().all() for p in self.method.parameters()]).all()
+        if not bool(finite):
+            raise LongTailedError(
+                f"a weight is not finite after epoch {epoch + 1}; training stopped and the last "
+                "good checkpoint is kept. A lower learning rate or longer warm-up may help."
+            )
+
     def _evaluate(self, epoch: int) -> dict[str, Any]:
         """Evaluate on the splits that select an epoch; keep the weights of a new best one."""
         options = self.job.options
-        last = epoch + 1 == options.epochs
-        if not last and (epoch + 1) % options.evaluate_every:
+        if epoch + 1 != options.epochs and (epoch + 1) % options.evaluate_every:
             return {}
         figures: dict[str, Any] = {}
         for selection in self.selections:
-            result = self.evaluate(selection.split)
-            score = result.figures["balanced_accuracy"]
-            figures[selection.split] = {"top1": result.figures["top1"], "balanced_accuracy": score}
+            result = evaluate_split(
+                self.method, self.job.splits, selection.split, self.job.fabric
+            ).figures
+            score = result["balanced_accuracy"]
+            figures[selection.split] = {"top1": result["top1"], "balanced_accuracy": score}
             selection.offer(epoch, score, self.method)
         return figures
 
-    def evaluate(self, split: str) -> Evaluation:
-        """Return the evaluation of the method as it stands on a split."""
-        return evaluate_split(self.method, self.job.splits, split, self.job.fabric)
-
-    def _stop_if_asked(self, epoch: int, step: int, saved: bool = False) -> None:
-        """Save and raise `Interrupted` if a signal came; processes agree at the end of an epoch."""
+    def _agree_to_stop(self) -> None:
+        """Let every process know of a signal that one of them received."""
         if self.job.fabric.world_size > 1:
             flag = torch.tensor(max(self.stop, default=0), device=self.job.fabric.device)
             asked = int(cast(Tensor, self.job.fabric.all_reduce(flag, reduce_op="max")))
-            self.stop = [asked] if asked else []
-        if not self.stop or epoch == self.job.options.epochs:
+            if asked and not self.stop:
+                self.stop.append(asked)
+
+    def _stop_if_asked(self, epoch: int, step: int, saved: bool = False) -> None:
+        """Save and raise `Interrupted` if a signal came."""
+        if not self.stop:
             return
-        if not saved or epoch % self.job.options.checkpoint_every:
+        if not saved:
+            self.sums.check(epoch)
             self._save(epoch, step)
-        where = f"epoch {epoch}, step {step}"
         hint = "; run the same command again to go on" if self.job.directory else ""
+        where = f"epoch {epoch + 1}, step {step + 1}"
+        if epoch == self.job.options.epochs:
+            where = "the evaluation"
         raise Interrupted(f"Stopped before {where}{hint}.", 128 + self.stop[0])
 
     def _save(self, epoch: int, step: int) -> None:
@@ -267,7 +261,6 @@ class _Fit:
             "method": self.method.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "sums": self.sums.state(),
-            "seconds": self.seconds,
             "selections": [selection.state() for selection in self.selections],
         }
         save_training_state(self.job.checkpoint, state)
@@ -289,7 +282,6 @@ class _Fit:
             reason = " ".join(str(error).split())[:200]
             raise LongTailedError(f"{path} does not fit this method: {reason}.") from None
         self.sums.restore(state["sums"])
-        self.seconds = state["seconds"]
         for selection, kept in zip(self.selections, state["selections"], strict=True):
             selection.restore(kept)
         return state["epoch"], state["step"]

@@ -33,7 +33,7 @@ class FitOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     epochs: int = Field(default=200, ge=0)
-    batch_size: int = Field(default=128, ge=1)
+    batch_size: int = Field(default=128, ge=2)
     accumulate: int = Field(default=1, ge=1)
     clip: float | None = Field(default=None, gt=0)
     optimizer: Optimizer = Optimizer()
@@ -86,11 +86,10 @@ class Selection:
 
 @dataclass
 class FitResult:
-    """What `fit` leaves behind besides the trained method: the chosen epochs and the time."""
+    """What `fit` leaves behind besides the trained method."""
 
     epochs: int
     selections: list[Selection]
-    seconds: float
 
 
 @dataclass

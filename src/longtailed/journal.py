@@ -19,6 +19,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from longtailed.checkpoint import write_atomically
 from longtailed.errors import LongTailedError
 
 
@@ -29,31 +30,39 @@ class Journal:
     file reads as if the run had never stopped.
     """
 
-    def __init__(self, directory: Path | None, tensorboard: bool = False) -> None:
+    def __init__(self, directory: Path | None) -> None:
         self.path = directory / "metrics.jsonl" if directory else None
-        self._board = _open_board(directory) if tensorboard and directory else None
+        self._board: Any = None
 
-    def rewind(self, stage: int, epoch: int) -> None:
-        """Forget what was written about (stage, epoch) and all that follows it."""
-        if self.path is None or not self.path.exists():
+    def begin(self, stage: int, epoch: int, tensorboard: bool = False) -> None:
+        """Forget what was written about (stage, epoch) and all that follows it, and go on there."""
+        if self.path is None:
             return
         kept = []
-        for line in self.path.read_text(encoding="utf-8").splitlines():
+        for line in self._lines():
             try:
                 row = json.loads(line)
             except json.JSONDecodeError:  # a line that was being written when the run was killed
                 continue
             if (row["stage"], row["epoch"]) < (stage, epoch):
-                kept.append(line)
-        temporary = self.path.with_suffix(".tmp")
-        temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
-        temporary.replace(self.path)
+                kept.append(f"{line}\n")
+        write_atomically(self.path, lambda file: file.write("".join(kept).encode()))
+        if tensorboard:
+            self._board = _open_board(self.path.parent, stage, epoch)
+
+    def _lines(self) -> list[str]:
+        if self.path is None or not self.path.exists():
+            return []
+        return self.path.read_text(encoding="utf-8").splitlines()
 
     def write(self, row: Mapping[str, Any]) -> None:
         """Append one epoch."""
         if self.path is not None:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
+            try:
+                with self.path.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(row) + "\n")
+            except OSError as error:
+                raise LongTailedError(f"cannot write {self.path}: {error.strerror}.") from None
         if self._board is not None:
             for name, value in _flatten(row):
                 self._board.add_scalar(name, value, row["epoch"])
@@ -64,14 +73,15 @@ class Journal:
             self._board.close()
 
 
-def _open_board(directory: Path) -> Any:
+def _open_board(directory: Path, stage: int, epoch: int) -> Any:
+    """Return a writer for one stage that hides what was written from `epoch` on."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         raise LongTailedError(
             "TensorBoard is not installed; run: pip install 'longtailed[tensorboard]'."
         ) from None
-    return SummaryWriter(str(directory / "tensorboard"))
+    return SummaryWriter(str(directory / "tensorboard" / f"stage-{stage}"), purge_step=epoch)
 
 
 def _flatten(row: Mapping[str, Any], prefix: str = "") -> list[tuple[str, float]]:

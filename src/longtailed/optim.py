@@ -47,13 +47,14 @@ class Optimizer(BaseModel):
         for group in groups:
             group.setdefault("lr_factor", 1.0)
         if self.name == "adamw":
-            return torch.optim.AdamW(groups, lr=self.lr, weight_decay=self.weight_decay)
+            return torch.optim.AdamW(groups, lr=self.lr, weight_decay=self.weight_decay, fused=True)
         return torch.optim.SGD(
             groups,
             lr=self.lr,
             momentum=self.momentum,
             nesterov=self.nesterov,
             weight_decay=self.weight_decay,
+            fused=True,
         )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,13 +14,11 @@ from longtailed.data import (
     ImageFiles,
     ImageSet,
     OnBadImage,
-    Splits,
-    parse_view,
     scan_images,
 )
 from longtailed.engine import make_fabric
 from longtailed.errors import LongTailedError
-from longtailed.trained import LAST, restore
+from longtailed.trained import LAST, restore, serve
 
 
 @dataclass(frozen=True)
@@ -55,19 +52,12 @@ def predict(
         class_names=names,
         name="images",
     )
-    files = scan_images(files, on_bad_image)
+    files = scan_images(files, on_bad_image, full=True)
     fabric = make_fabric(device, precision=recipe.precision)
-    splits = Splits(
-        sets={"images": files},
-        views={"test": parse_view(_view_text(manifest))},
-        mean=manifest["mean"],
-        std=manifest["std"],
-        device=fabric.device,
-        channels_last=recipe.channels_last,
-    )
+    splits = serve(files, recipe, manifest, fabric.device)
     method.to(fabric.device)
     top = min(top, len(names))
-    for batch in splits.scan("images", batch_size=64):
+    for batch in splits.scan("test", batch_size=64):
         with torch.inference_mode(), fabric.autocast():
             probabilities = method.predict(batch.images[0]).float().softmax(dim=1)
         values, classes = probabilities.topk(top, dim=1)
@@ -76,15 +66,6 @@ def predict(
         ):
             ranked = tuple((names[k], value) for k, value in zip(c, p, strict=True))
             yield Prediction(files.images.describe(int(files.indices[position])), ranked)  # type: ignore[union-attr]
-
-
-def _view_text(manifest: dict[str, Any]) -> str:
-    """Return how one image file becomes what the network was tested on."""
-    text: str = manifest["views"]["test"]
-    if manifest["storage"] == "disk":
-        return text
-    side = min(manifest["image_size"])
-    return ", ".join(filter(None, [f"resize({side})", f"center_crop({side})", text]))
 
 
 def find_images(images: Sequence[Path | str]) -> list[Path]:

@@ -23,6 +23,7 @@ from longtailed.data import (
     split_holdout,
     view_preset,
 )
+from longtailed.data.sources.names import canonical_split
 from longtailed.errors import LongTailedError
 from longtailed.recipes import Recipe
 from longtailed.recipes.recipe import Data
@@ -30,6 +31,8 @@ from longtailed.recipes.recipe import Data
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 CIFAR = ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
 TEST_SHARE = 0.2  # of each class, where a source has no split to test on
+HOLDOUT_IMAGES = 10  # of each class, where the source is subsampled and has plenty
+HOLDOUT_SHARE = 0.1  # of each class, where it is used as it is
 SMALL_SIDE = 64  # crops up to this side are small enough to keep decoded by default
 FULL_SCAN = 20_000  # images that are all decoded once before training, to find damaged ones
 MEMORY_BUDGET = 2**30  # bytes of decoded pixels kept by default
@@ -44,22 +47,25 @@ def load_splits(data: Data) -> tuple[dict[str, ImageSet], dict[str, Any]]:
 
     Raises `LongTailedError` for every kind of bad data in one sentence.
     """
-    existing = available_splits(data.source)
-    evaluated = data.eval_split or next((s for s in ("test", "val") if s in existing), None)
-    train = _load(data, "train")
-    notes: dict[str, Any] = {"eval_split": evaluated or "part of train"}
-    if evaluated is None:
-        train, test = split_holdout(train, TEST_SHARE, seed=data.subset_seed)
+    holdout = data.holdout
+    if holdout is None:
+        holdout = HOLDOUT_SHARE if data.imbalance is None else HOLDOUT_IMAGES
+    loaded, evaluated = _load_all(data, bool(holdout))
+    notes: dict[str, Any] = {
+        "eval_split": evaluated or "part of train",
+        "skipped": [name for imageset in loaded.values() for name in imageset.skipped],
+    }
+    train, sets = loaded["train"], {}
+    if evaluated is not None:
+        test = loaded[evaluated]
     else:
-        test = _load(data, evaluated)
-    _check_classes(train, test)
-    sets = {}
-    if data.holdout and "val" in existing and evaluated != "val":
-        sets["holdout"] = _load(data, "val")
+        train, test = split_holdout(train, TEST_SHARE, seed=data.subset_seed)
+    if holdout and "val" in loaded and evaluated != "val":
+        sets["holdout"] = loaded["val"]
         notes["holdout"] = "val split"
-    elif data.holdout:
-        train, sets["holdout"] = split_holdout(train, data.holdout, seed=data.subset_seed)
-        notes["holdout"] = f"{data.holdout} of each class, from train"
+    elif holdout:
+        train, sets["holdout"] = split_holdout(train, holdout, seed=data.subset_seed)
+        notes["holdout"] = f"{holdout} of each class, from train"
     if data.imbalance is not None:
         train = make_long_tailed(
             train,
@@ -72,29 +78,70 @@ def load_splits(data: Data) -> tuple[dict[str, ImageSet], dict[str, Any]]:
     return {"train": train, **sets, "test": test}, notes
 
 
+def _load_all(data: Data, want_holdout: bool) -> tuple[dict[str, ImageSet], str | None]:
+    """Return the source's splits that a run needs, and which one its figures are on, if any."""
+    existing = available_splits(data.source, **_given(data, "val_list", "test_list"))
+    evaluated = data.eval_split or next((s for s in ("test", "val") if s in existing), None)
+    evaluated = evaluated and (canonical_split(evaluated) or evaluated)
+    if evaluated == "train":
+        raise LongTailedError("eval_split cannot be train: figures on it say nothing.")
+    names = dict.fromkeys(["train", *([evaluated] if evaluated else [])])
+    if want_holdout and "val" in existing:
+        names["val"] = None
+    loaded = {name: _load(data, name) for name in names}
+    _check_classes(loaded)
+    return loaded, evaluated
+
+
+def load_whole(data: Data, source: str | None, split: str | None) -> ImageSet:
+    """Return all images of a split of `source`, or of the recipe's own source if None.
+
+    Without a split: "test", else "val", else whatever there is.
+    """
+    if source is not None:
+        data = Data(source=source, on_bad_image=data.on_bad_image)
+    existing = available_splits(data.source, **_given(data, "val_list", "test_list"))
+    return _load(data, split or next((s for s in ("test", "val") if s in existing), "train"))
+
+
+def _given(data: Data, *names: str) -> dict[str, Any]:
+    """Return those of the settings that are not None."""
+    values = {name: getattr(data, name) for name in names}
+    return {name: value for name, value in values.items() if value is not None}
+
+
 def _load(data: Data, split: str) -> ImageSet:
+    options = _given(data, "root", "label_column", "class_names", "val_list", "test_list")
     imageset = load_imageset(
         data.source,
         split,
-        root=data.root,
         download=data.download,
-        label_column=data.label_column,
-        class_names=data.class_names,
         on_bad_image=data.on_bad_image,
+        **options,
     )
     # Decoding all of a large set takes minutes, so there a damaged file shows up when it is used.
     full = data.on_bad_image == "skip" or len(imageset) <= FULL_SCAN
     return scan_images(imageset, data.on_bad_image, full=full)
 
 
-def _check_classes(train: ImageSet, test: ImageSet) -> None:
+def _check_classes(loaded: dict[str, ImageSet]) -> None:
+    """Raise `LongTailedError` unless all splits number the same, non-empty classes alike."""
+    train = loaded["train"]
     empty = [name for name, n in zip(train.class_names, train.class_counts, strict=True) if n == 0]
     if empty:
         shown = ", ".join(map(repr, empty[:3])) + (", ..." if len(empty) > 3 else "")
         raise LongTailedError(f"{len(empty)} class(es) have no training image: {shown}.")
-    extra = [name for name in test.class_names if name not in set(train.class_names)]
-    if extra:
-        raise LongTailedError(f"class {extra[0]!r} is in the test split but not in train.")
+    for split, imageset in loaded.items():
+        extra = [name for name in imageset.class_names if name not in set(train.class_names)]
+        if extra:
+            raise LongTailedError(f"class {extra[0]!r} is in the {split} split but not in train.")
+        if imageset.class_names != train.class_names:
+            raise LongTailedError(f"the splits train and {split} number their classes differently.")
+
+
+def worker_count(data: Data) -> int:
+    """Return the number of decoding processes: the recipe's, or one per core up to 8."""
+    return min(8, os.cpu_count() or 1) if data.workers is None else data.workers
 
 
 def crop_size(data: Data) -> int:
@@ -120,17 +167,20 @@ def store(sets: dict[str, ImageSet], data: Data) -> dict[str, ImageSet]:
     }
 
 
-def default_views(train: ImageSet, data: Data) -> dict[str, View]:
-    """Return the views "standard" and "test" that suit the images, and the recipe's own."""
-    if isinstance(train.images, Tensor) and data.image_size is None:
-        side = train.images.shape[-1]
-        standard = view_preset("digits" if train.name == "digits" else "small", side)
+def default_views(originals: ImageSet, train: ImageSet, data: Data) -> dict[str, View]:
+    """Return the views "standard" and "test" that suit the images, and the recipe's own.
+
+    `originals` is the train set as the source has it, `train` as it is kept (see `store`).
+    """
+    if isinstance(originals.images, Tensor) and data.image_size is None:
+        side = originals.images.shape[-1]
+        standard = view_preset("digits" if data.source == "digits" else "small", side)
         test = view_preset("none", side)
     else:
         size = crop_size(data)
         standard = view_preset("large-plain" if size <= SMALL_SIDE else "large", size)
         test = view_preset("large-test", size)
-        if train.in_memory:  # decoded at the test view's resize already
+        if train.in_memory and not originals.in_memory:  # resized when it was decoded
             test = parse_view(f"center_crop({size})")
     views = {"standard": standard, "test": test}
     return {**views, **{name: parse_view(text) for name, text in data.views.items()}}
@@ -140,13 +190,23 @@ def normalization(train: ImageSet, data: Data) -> tuple[tuple[float, ...], tuple
     """Return mean and standard deviation per channel: the recipe's or the source's."""
     if data.mean is not None and data.std is not None:
         return data.mean, data.std
-    if train.name.startswith("cifar"):
+    if data.source in ("cifar10", "cifar100"):
         return CIFAR
     if isinstance(train.images, Tensor):
-        pixels = train.pixels().float().div_(255)
-        std, mean = torch.std_mean(pixels, dim=(0, 2, 3), correction=0)
-        return tuple(mean.tolist()), tuple(std.clamp_min(1e-3).tolist())
+        return channel_statistics(train.pixels())
     return IMAGENET
+
+
+def channel_statistics(pixels: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return mean and standard deviation in 0..1 of each channel of uint8 pixels [N, 3, H, W]."""
+    levels = torch.arange(256, dtype=torch.float64) / 255
+    means, deviations = [], []
+    for channel in pixels.unbind(dim=1):  # by counting grey levels: no float copy of the pixels
+        share = torch.bincount(channel.flatten(), minlength=256) / channel.numel()
+        mean = (share * levels).sum()
+        means.append(mean.item())
+        deviations.append(max((share * (levels - mean) ** 2).sum().sqrt().item(), 1e-3))
+    return tuple(means), tuple(deviations)
 
 
 def prepare(recipe: Recipe, device: torch.device) -> tuple[Splits, dict[str, Any]]:
@@ -157,11 +217,11 @@ def prepare(recipe: Recipe, device: torch.device) -> tuple[Splits, dict[str, Any
     mean, std = normalization(sets["train"], data)
     splits = Splits(
         sets=sets,
-        views=default_views(sets["train"], data),
+        views=default_views(originals["train"], sets["train"], data),
         mean=mean,
         std=std,
         device=device,
-        workers=min(8, os.cpu_count() or 1) if data.workers is None else data.workers,
+        workers=worker_count(data),
         channels_last=recipe.channels_last,
     )
     return splits, manifest(splits, originals, data) | notes
@@ -187,13 +247,9 @@ def manifest(splits: Splits, originals: dict[str, ImageSet], data: Data) -> dict
         "profile": data.profile if data.imbalance is not None else "natural",
         "seed": data.subset_seed,
         "selection": data.selection,
-        "skipped": list(dict.fromkeys(name for s in originals.values() for name in s.skipped)),
         "mean": list(splits.mean),
         "std": list(splits.std),
         "views": {name: str(view) for name, view in splits.views.items()},
         "storage": "memory" if train.in_memory else "disk",
         "image_size": list(train.images.shape[2:]) if isinstance(train.images, Tensor) else None,
     }
-
-
-__all__ = ["load_splits", "prepare"]

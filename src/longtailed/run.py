@@ -22,8 +22,9 @@ from longtailed.job import FitResult, Job
 from longtailed.methods import Method, build_method
 from longtailed.nn import Network, build_network
 from longtailed.prepare import prepare
-from longtailed.recipes import Recipe, compose, load_recipe, named_recipe, override
+from longtailed.recipes import Recipe, compose, named_recipe, override
 from longtailed.report import write_report
+from longtailed.rundir import check_directory, claim_directory
 from longtailed.trained import LAST
 
 CHOSEN, BEST_TEST = "holdout-chosen", "best-test"
@@ -57,18 +58,12 @@ def as_recipe(
         if data is None:
             raise LongTailedError("say what to train: a recipe's name, or data (a source or path).")
         base = compose(data, method or "ce", network or "resnet32", imbalance=imbalance)
-        return override(base, _assignments(overrides))
+        return override(base, overrides)
     base = named_recipe(recipe) if isinstance(recipe, str) else recipe
-    given = {"method": method, "network.name": network, "data.imbalance": imbalance}
-    given["data.source"] = data
-    extra = [f"{key}={value}" for key, value in given.items() if value is not None]
-    return override(base, [*extra, *_assignments(overrides)])
-
-
-def _assignments(overrides: Sequence[str] | Mapping[str, Any]) -> Sequence[str]:
-    if isinstance(overrides, Mapping):
-        return [f"{key}={value!r}" for key, value in overrides.items()]
-    return overrides
+    given = {"data.imbalance": imbalance, "data.source": data, "method": method}
+    given["network.name"] = network
+    base = override(base, {key: value for key, value in given.items() if value is not None})
+    return override(base, overrides)
 
 
 def train(
@@ -101,7 +96,7 @@ def train(
         recipe, data=data, method=method, network=network, imbalance=imbalance, overrides=overrides
     )
     directory = Path(out) if out else Path("runs") / f"{chosen.name}-{chosen.identity[:8]}"
-    claim(directory, chosen)
+    check_directory(directory, chosen)
     results = directory / "results.json"
     if results.exists():
         finished = FinishedRun(directory, chosen, read_json(results))
@@ -111,9 +106,12 @@ def train(
     fabric = make_fabric(device, devices, chosen.precision)
     splits, manifest = prepare(chosen, fabric.device)
     network_ = initial_network(chosen, splits)
+    manifest |= {"mean": list(splits.mean), "std": list(splits.std)}  # a pretrained network's own
+    manifest["network_input"] = next(splits.scan("test", batch_size=1)).images[0].shape[-1]
+    manifest |= {"parameters": network_.num_parameters(), "network": chosen.network.name}
     if fabric.is_global_zero:
-        machine = {"parameters": network_.num_parameters(), "network": chosen.network.name}
-        write_json(directory / "manifest.json", {**manifest, **machine, **environment(fabric)})
+        claim_directory(directory, chosen, {**manifest, **environment(fabric)})
+    fabric.barrier()
     runner = _Runner(chosen, directory, fabric, splits, progress, tensorboard)
     written = runner.evaluate(*runner.train(network_))
     if fabric.is_global_zero:
@@ -123,57 +121,33 @@ def train(
     return FinishedRun(directory, chosen, written)
 
 
-def claim(directory: Path, recipe: Recipe) -> None:
-    """Make the directory the home of this recipe's run; refuse one that holds anything else."""
-    path = directory / "recipe.json"
-    if path.exists():
-        held = load_recipe(read_json(path))
-        if held.identity != recipe.identity:
-            raise LongTailedError(
-                f"{directory} holds another recipe ({_difference(held, recipe)}); choose another "
-                "directory with --out, or remove this one."
-            )
-        return
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        raise LongTailedError(f"{directory} exists and holds no run; choose another directory.")
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise LongTailedError(f"cannot make {directory}: {error.strerror}.") from None
-    write_json(path, recipe.model_dump(mode="json"))
-
-
-def _difference(held: Recipe, wanted: Recipe) -> str:
-    """Return the first setting in which two recipes differ, as text."""
-
-    def walk(old: Any, new: Any, path: str) -> str:
-        if isinstance(old, dict) and isinstance(new, dict):
-            pairs = [(key, old.get(key), new.get(key)) for key in {**old, **new}]
-        elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
-            pairs = [(str(i), *pair) for i, pair in enumerate(zip(old, new, strict=True))]
-        else:
-            return f"{path} is {old!r} there and {new!r} here"
-        key, first, second = next(pair for pair in pairs if pair[1] != pair[2])
-        return walk(first, second, f"{path}.{key}" if path else key)
-
-    return walk(held.model_dump(mode="json"), wanted.model_dump(mode="json"), "")
-
-
 def initial_network(recipe: Recipe, splits: Splits) -> Network:
     """Return the recipe's network as training finds it; its weights depend on the seed alone.
 
     A pretrained network brings its own normalisation, unless the recipe sets one.
     """
-    spec = recipe.network
+    spec, train = recipe.network, splits.sets["train"]
+    image = next(splits.scan("train", batch_size=2)).images[0].cpu()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(step_seed(recipe.seed, "network"))
-        network = build_network(
-            spec.name,
-            splits.sets["train"].num_classes,
-            head=recipe.head,
-            pretrained=spec.pretrained,
-            **spec.options,
-        )
+        try:
+            network = build_network(
+                spec.name,
+                train.num_classes,
+                head=recipe.head,
+                pretrained=spec.pretrained,
+                image_size=image.shape[-1],
+                **spec.options,
+            )
+            with torch.no_grad():
+                network.eval()(image)
+        except (TypeError, RuntimeError, AssertionError) as error:
+            reason = " ".join(str(error).split())[:160]
+            raise LongTailedError(
+                f"the network {spec.name} with options {spec.options} does not take images of "
+                f"{image.shape[2]} x {image.shape[3]}, or these options: {reason}."
+            ) from None
+    network.train()
     config = network.backbone.data_config
     if spec.pretrained and config is not None and recipe.data.mean is None:
         splits.mean, splits.std = config.mean, config.std
@@ -199,7 +173,9 @@ class _Runner:
         reached = load_training_state(checkpoint).get("stage", 0) if checkpoint.exists() else 0
         counts = self.splits.sets["train"].class_counts
         for number, stage in enumerate(recipe.stages):
-            method = build_method(stage.method, network, counts, **stage.options)
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(step_seed(recipe.seed, "method", number))
+                method = build_method(stage.method, network, counts, **stage.options)
             if number < reached:
                 continue  # its outcome is part of the state that the reached stage loads
             result = fit(method, self._job(number))
@@ -243,8 +219,9 @@ class _Runner:
                     save_weights(path, method, method.saved_prefixes)
                 evaluations[selection.name] = self._figures(method, selection.name)
                 epochs[selection.name] = selection.epoch
-        lines = (self.directory / "metrics.jsonl").read_text().splitlines() if write else []
-        seconds = sum(json.loads(line)["seconds"] for line in lines)
+        metrics = self.directory / "metrics.jsonl"
+        metrics.touch()  # a run of no epochs has written none
+        seconds = sum(json.loads(line)["seconds"] for line in metrics.read_text().splitlines())
         return {"evaluations": evaluations, "epochs": epochs, "train_seconds": seconds}
 
     def _figures(self, method: Method, name: str) -> dict[str, Any]:

@@ -101,7 +101,7 @@ def test_endless_feed_goes_on_after_an_epoch(on_disk):
 
 def test_processes_share_an_epoch_without_overlap(on_disk):
     splits = splits_from(on_disk)
-    feeds = [splits.open("train", Stream(), 5, seed=1, rank=r, world_size=2) for r in (0, 1)]
+    feeds = [splits.open("train", Stream(), 10, seed=1, rank=r, world_size=2) for r in (0, 1)]
     assert feeds[0].steps == feeds[1].steps == 3
     seen = np.concatenate([feed.order(0, 10).ravel() for feed in feeds])
     assert sorted(seen) == list(range(30))

@@ -137,4 +137,4 @@ def test_view_refuses_other_images(images):
 
 def test_every_operation_is_known_by_its_name():
     assert all(op.name == name for name, op in OPS.items())
-    assert len(OPS) == 9
+    assert len(OPS) == 11

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -44,8 +45,13 @@ class Feed:
         if len(self.imageset) == 0:
             raise LongTailedError(f"the split '{stream.split}' has no images.")
         self.views = [splits.view(view) for view in stream.views]
+        wanted = stream.batch_size or batch_size  # over all processes
+        if wanted % world_size:
+            raise LongTailedError(
+                f"a batch of {wanted} cannot be shared equally by {world_size} processes."
+            )
         share = max(1, len(self.imageset) // world_size)
-        self.batch_size = min(stream.batch_size or batch_size, share)
+        self.batch_size = min(wanted // world_size, share)
         self.steps = share // self.batch_size
         self._labels = torch.from_numpy(self.imageset.labels).to(splits.device)
         self._loader: DataLoader[tuple[Tensor, ...] | LongTailedError] | None = None
@@ -81,11 +87,16 @@ class Feed:
 
     def deliver(self, plan: list[IntArray], epoch: int, first_step: int) -> Iterator[Batch]:
         """Yield one batch per row of positions in `plan`."""
+        if not plan:
+            return
+        views, device = self._batch_views(), self.splits.device
+        generator = torch.Generator(device)
         source = self._resident(plan) if self.imageset.in_memory else self._decoded(plan, epoch)
         for step, (index, images) in enumerate(source, start=first_step):
             seed = step_seed(self.seed, self.name, "augment", epoch, step, self.rank)
-            batch = self.splits.prepare(images, self._batch_views(), seed)
-            yield Batch(batch.images, self._labels[index], index)
+            generator.manual_seed(seed)
+            views_of_batch = self.splits.prepare(images, views, generator)
+            yield Batch(views_of_batch, self._labels[index], index)
 
     def _batch_views(self) -> list[View]:
         if self.imageset.in_memory:
@@ -94,8 +105,8 @@ class Feed:
 
     def _resident(self, plan: list[IntArray]) -> Iterator[tuple[Tensor, tuple[Tensor, ...]]]:
         pixels = self.splits.pixels(self.stream.split)
-        for positions in plan:
-            index = torch.from_numpy(positions).to(pixels.device)
+        whole = torch.from_numpy(np.concatenate(plan)).to(pixels.device)  # one copy an epoch
+        for index in torch.split(whole, [len(positions) for positions in plan]):
             yield index, (pixels[index],) * len(self.views)
 
     def _decoded(

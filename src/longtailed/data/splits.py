@@ -37,6 +37,9 @@ class Splits:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     workers: int = 0
     channels_last: bool = True
+    _statistics: tuple[tuple[float, ...], Tensor, Tensor] | None = field(
+        default=None, init=False, repr=False
+    )
     _resident: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False)
 
     def view(self, name: str) -> View:
@@ -66,7 +69,7 @@ class Splits:
         rank: int = 0,
         world_size: int = 1,
     ) -> Feed:
-        """Return the feed of one stream for this process."""
+        """Return the feed of one stream for this process; `batch_size` is over all processes."""
         return Feed(self, name, stream, batch_size, seed, rank, world_size)
 
     def scan(
@@ -80,19 +83,22 @@ class Splits:
     ) -> Iterator[Batch]:
         """Yield every image of a split once, in order (of several processes: every k-th one)."""
         stream = Stream(views=(view,), split=split)
-        feed = Feed(self, "scan", stream, batch_size, seed, rank, world_size)
+        feed = Feed(self, "scan", stream, batch_size * world_size, seed, rank, world_size)
         order = np.arange(rank, len(self.imageset(split)), world_size, dtype=np.int64)
         plan = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
         yield from feed.deliver(plan, epoch=0, first_step=0)
 
-    def prepare(self, images: tuple[Tensor, ...], views: Sequence[View], seed: int) -> Batch:
-        """Return the batch made from uint8 images by the batch part of `views`; no labels yet."""
-        generator = torch.Generator(self.device).manual_seed(seed)
-        mean = torch.tensor(self.mean, device=self.device)
-        std = torch.tensor(self.std, device=self.device)
+    def prepare(
+        self, images: tuple[Tensor, ...], views: Sequence[View], generator: torch.Generator
+    ) -> tuple[Tensor, ...]:
+        """Return normalised views, float32 [N, 3, H, W] each, of uint8 images on the device."""
+        statistics = (*self.mean, *self.std)
+        if self._statistics is None or self._statistics[0] != statistics:
+            mean, std = torch.tensor([self.mean, self.std], device=self.device)
+            self._statistics = (statistics, mean, std)
+        _, mean, std = self._statistics
         memory_format = torch.channels_last if self.channels_last else torch.contiguous_format
-        done = []
-        for view, pixels in zip(views, images, strict=True):
-            done.append(normalize(view(pixels, generator), mean, std, memory_format=memory_format))
-        empty = torch.empty(0, dtype=torch.int64)
-        return Batch(tuple(done), empty, empty)
+        return tuple(
+            normalize(view(pixels, generator), mean, std, memory_format=memory_format)
+            for view, pixels in zip(views, images, strict=True)
+        )

@@ -12,15 +12,18 @@ import torch
 from torch import Generator, Tensor
 
 from longtailed.data.augment import CenterCrop, Cutout, Flip, PadCrop, Resize, ResizedCrop
+from longtailed.data.auto_augment import AutoAugment
 from longtailed.data.color import ColorJitter, GaussianBlur, Grayscale
 from longtailed.data.operation import Op
+from longtailed.data.rand_augment import RandAugment
 from longtailed.errors import LongTailedError, unknown_name
 
 AnyOp: TypeAlias = Op[Any]
 
 _GEOMETRY = (PadCrop, Flip, ResizedCrop, Resize, CenterCrop, Cutout)
+_COLOR = (ColorJitter, Grayscale, GaussianBlur)
 OPS: Final[Mapping[str, type[AnyOp]]] = {
-    op.name: op for op in (*_GEOMETRY, ColorJitter, Grayscale, GaussianBlur)
+    op.name: op for op in (*_GEOMETRY, *_COLOR, AutoAugment, RandAugment)
 }
 
 _SIMCLR_COLOR = "color_jitter(0.4, 0.4, 0.4, 0.1, p=0.8), grayscale(0.2)"

@@ -67,7 +67,9 @@ def method_options(name: str) -> dict[str, tuple[Any, Any]]:
     preset = entry.keywords if isinstance(entry, partial) else {}
     options: dict[str, tuple[Any, Any]] = {}
     for cls in method_class(name).__mro__:
-        constructor = cls.__dict__["__init__"]
+        constructor = cls.__dict__.get("__init__")
+        if constructor is None:
+            continue
         hints = get_type_hints(constructor, include_extras=True)
         parameters = inspect.signature(constructor).parameters.values()
         for parameter in parameters:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -14,11 +15,12 @@ from longtailed.recipes.recipe import Recipe, Stage, load_recipe
 
 Path = tuple[str | int, ...]
 
-SHORT: dict[str, Path] = {"network": ("network", "name"), "data": ("data", "source")}
+SHORT: dict[str, Path] = {"data": ("data", "source")}
+NAMES = ("name", "kind")  # what a part of a recipe is called by: network=resnet18, schedule=cosine
 
 
-def override(recipe: Recipe, assignments: Sequence[str]) -> Recipe:
-    """Return the recipe with `key=value` assignments applied.
+def override(recipe: Recipe, assignments: Sequence[str] | Mapping[str, Any]) -> Recipe:
+    """Return the recipe with `key=value` texts, or a mapping of keys to values, applied.
 
     A key is a full path ("data.imbalance", "stages.0.optimizer.lr") or its last part where only
     one place has it ("imbalance", "lr"); in a recipe of several stages a stage's key needs its
@@ -28,7 +30,10 @@ def override(recipe: Recipe, assignments: Sequence[str]) -> Recipe:
     Raises `LongTailedError` for an unknown or ambiguous key (naming the nearest) or a bad value.
     """
     values = recipe.model_dump(mode="json")
-    pairs = [_split(text) for text in assignments]
+    if isinstance(assignments, Mapping):
+        pairs = [(key, _plain(value)) for key, value in assignments.items()]
+    else:
+        pairs = [_split(text) for text in assignments]
     # The method comes first: it decides which option names exist.
     for key, value in sorted(pairs, key=lambda pair: not pair[0].endswith("method")):
         path = _resolve(key, values)
@@ -43,6 +48,10 @@ def _split(text: str) -> tuple[str, Any]:
     if not sign or not key.strip():
         raise LongTailedError(f"{text!r} is not an override; write key=value.")
     return key.strip().replace("-", "_"), parse_value(value.strip())
+
+
+def _plain(value: Any) -> Any:
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
 def parse_value(text: str) -> Any:
@@ -86,6 +95,8 @@ def _resolve(key: str, values: Mapping[str, Any]) -> Path:
         if place[-1] in {"views", "options"} and place[-len(wanted) + 1 :] == wanted[:-1]:
             return (*place, wanted[-1])
     matches = [place for place in places if place[-len(wanted) :] == wanted]
+    for name in NAMES:
+        matches = matches or [p for p in places if p[-len(wanted) - 1 :] == (*wanted, name)]
     if len(matches) > 1:
         # A method's option may share its name with a deeper setting (focal's and a schedule's
         # gamma): the option is meant.

@@ -22,6 +22,7 @@ class Data(BaseModel):
     Args:
         source: the name of a source or a path.
         root: where a source's files lie (image root of a list, folder of the CIFAR archives).
+        val_list, test_list: the lists of other splits, where they are not found beside the source.
         download: allow the CIFAR archives to be downloaded to `root`.
         label_column, class_names: see `longtailed.data.load_imageset`.
         imbalance: ratio of the largest to the smallest class after subsampling; None keeps the
@@ -31,7 +32,8 @@ class Data(BaseModel):
         subset_seed: chooses the images of each class.
         selection: "shuffle" (the LDAM-DRW lineage) or "first" (file order, as RSG does).
         holdout: images per class (int) or part of each class (float) set aside from train before
-            subsampling, for choosing an epoch; 0 for none.
+            subsampling, for choosing an epoch; 0 for none; None: 10 images of each class if the
+            source is subsampled, else a tenth of each class.
         eval_split: the split of the final figures; None: "test", or else "val".
         image_size: side of the crops when images are files; None: 224.
         views: view name -> text, over the defaults (see `longtailed.data.view_preset`).
@@ -41,19 +43,21 @@ class Data(BaseModel):
         on_bad_image: "error" stops at an unreadable image, "skip" leaves it out and counts it.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True)
 
     source: str = "digits"
     root: str | None = None
+    val_list: str | None = None
+    test_list: str | None = None
     download: bool = False
     label_column: str | None = None
     class_names: tuple[str, ...] | str | None = None
     imbalance: float | None = Field(default=None, ge=1)
     profile: Literal["exp", "step"] = "exp"
     max_count: int | None = Field(default=None, ge=1)
-    subset_seed: int = Field(default=0, ge=0)
+    subset_seed: int = Field(default=0, ge=0, lt=2**32)
     selection: Literal["shuffle", "first"] = "shuffle"
-    holdout: int | float = Field(default=10, ge=0)
+    holdout: int | float | None = Field(default=None, ge=0)
     eval_split: str | None = None
     image_size: int | None = Field(default=None, ge=8)
     views: dict[str, str] = {}
@@ -65,10 +69,18 @@ class Data(BaseModel):
 
     @field_validator("holdout")
     @classmethod
-    def _share(cls, value: int | float) -> int | float:
+    def _share(cls, value: int | float | None) -> int | float | None:
         if isinstance(value, float) and value >= 1:
             raise ValueError("a share of each class must be below 1; give images as an integer")
         return value
+
+    @model_validator(mode="after")
+    def _statistics(self) -> Data:
+        if (self.mean is None) != (self.std is None):
+            raise ValueError("mean and std go together; give both or neither")
+        if self.std is not None and min(self.std) <= 0:
+            raise ValueError("each std must be above 0")
+        return self
 
     @field_validator("views")
     @classmethod
@@ -81,12 +93,20 @@ class Data(BaseModel):
 class NetworkSpec(BaseModel):
     """Which network: a name, the kind of head ("auto": what the method needs) and options."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True)
 
     name: str = "resnet32"
     head: Literal["auto", "linear", "cosine"] = "auto"
     pretrained: bool = False
     options: dict[str, Any] = {}
+
+    @field_validator("options")
+    @classmethod
+    def _reserved(cls, value: dict[str, Any]) -> dict[str, Any]:
+        taken = {"name", "num_classes", "head", "pretrained", "image_size"} & value.keys()
+        if taken:
+            raise ValueError(f"{taken.pop()!r} is not an option of a network but set elsewhere")
+        return value
 
 
 class Stage(FitOptions):
@@ -113,29 +133,39 @@ class Recipe(BaseModel):
     terciles if a group would be empty).
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True)
 
     name: str = "run"
     data: Data = Data()
     network: NetworkSpec = NetworkSpec()
     stages: tuple[Stage, ...] = Field(default=(Stage(),), min_length=1)
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**63)
     precision: Literal["32", "bf16"] = "32"
     channels_last: bool = True
     protocol: Literal["honest", "published"] = "honest"
     groups: Grouping = "auto"
 
+    @field_validator("precision", mode="before")
+    @classmethod
+    def _as_text(cls, value: object) -> object:
+        return str(value) if isinstance(value, int) else value
+
     @property
     def head(self) -> str:
-        """The kind of head that the network gets."""
+        """The kind of head that the network gets: the one that the first picky stage needs."""
         if self.network.head != "auto":
             return self.network.head
-        return method_class(self.stages[0].method).head or "linear"
+        needed = (method_class(stage.method).head for stage in self.stages)
+        return next(filter(None, needed), "linear")
 
     @property
     def identity(self) -> str:
-        """The SHA-256 of the recipe: two runs with the same one are the same run."""
-        text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        """The SHA-256 of the recipe: two runs with the same one are the same run.
+
+        Defaults are left out, so that a setting that a later version adds changes nothing.
+        """
+        values = self.model_dump(mode="json", exclude_defaults=True)
+        text = json.dumps(values, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
 
