@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import logging
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -35,10 +37,13 @@ def main() -> None:
     """Run the command line; bad input is one sentence and exit code 2."""
     from longtailed.job import Interrupted
 
-    # What the engine has to say about itself is not for the user of a command.
-    warnings.filterwarnings("ignore", category=UserWarning, module="lightning_fabric")
-    logging.getLogger("lightning_fabric").setLevel(logging.ERROR)
+    # Users of a command see our own warnings, one line each; not what libraries say to developers.
+    warnings.simplefilter("ignore")
+    warnings.filterwarnings("default", category=UserWarning, module=r"longtailed\.")
     warnings.showwarning = _show_warning
+    logging.getLogger("lightning_fabric").setLevel(logging.ERROR)
+    if os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) != "0":
+        sys.stdout = io.StringIO()  # of several processes, the first one speaks
     try:
         app(standalone_mode=True)
     except LongTailedError as error:
@@ -187,6 +192,8 @@ def data(
     class_names: Annotated[
         str | None, typer.Option(help="Names, comma-separated, or a file with one a line.")
     ] = None,
+    on_bad_image: Annotated[OnBadImage, typer.Option(help="error or skip.")] = "error",
+    download: Annotated[bool, typer.Option("--download", help="Permit fetching CIFAR.")] = False,
     thumbnails: Annotated[Path | None, typer.Option(help="Write a picture of examples.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -200,7 +207,13 @@ def data(
     )
 
     imageset = load_imageset(
-        source, split, root=root, label_column=label_column, class_names=class_names
+        source,
+        split,
+        root=root,
+        label_column=label_column,
+        class_names=class_names,
+        on_bad_image=on_bad_image,
+        download=download,
     )
     if imbalance is not None:
         imageset = make_long_tailed(imageset, imbalance, profile=profile)
@@ -208,7 +221,7 @@ def data(
     if as_json:
         typer.echo(json.dumps(description, indent=2, ensure_ascii=False))
     else:
-        print_description(description)
+        print_description(description, imageset.class_names)
     if thumbnails is not None:
         thumbnail_grid(imageset, thumbnails)
         typer.echo(f"thumbnails: {thumbnails}")
@@ -254,8 +267,9 @@ def predict(
         run_directory, images, top=top, weights=weights, device=device, on_bad_image=on_bad_image
     )
     writer = csv.writer(sys.stdout)
-    writer.writerow(("path", "rank", "class", "probability"))
-    for one in found:
+    for number, one in enumerate(found):
+        if number == 0:  # not before it is sure that there is something to tell
+            writer.writerow(("path", "rank", "class", "probability"))
         for rank, (name, probability) in enumerate(one.classes, start=1):
             writer.writerow((one.path, rank, name, f"{probability:.4f}"))
 

@@ -12,6 +12,8 @@ from rich.table import Table
 
 from longtailed.run import FinishedRun
 
+MOST_CLASSES, BAR_WIDTH = 24, 40
+
 
 def print_results(finished: Sequence[FinishedRun]) -> None:
     """Print the figures of finished runs as a table; accuracies in percent."""
@@ -41,14 +43,23 @@ def _percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.2f}"
 
 
-def print_description(description: Mapping[str, Any]) -> None:
-    """Print what `describe_imageset` found."""
+def print_description(description: Mapping[str, Any], class_names: Sequence[str]) -> None:
+    """Print what `describe_imageset` found, and the largest and smallest classes."""
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     for key, value in description.items():
-        if key == "counts":
-            continue
-        shown = f"{value:.4g}" if isinstance(value, float) else value
-        table.add_row(key.replace("_", " "), str(shown))
+        if key != "counts":
+            shown = f"{value:.4g}" if isinstance(value, float) else str(value)
+            table.add_row(key.replace("_", " "), shown)
+    Console().print(table)
+    counts = description["counts"]
+    order = sorted(range(len(counts)), key=lambda c: -counts[c])
+    if len(order) > MOST_CLASSES:
+        order = [*order[: MOST_CLASSES // 2], *order[-MOST_CLASSES // 2 :]]
+    widest = max(counts)
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    for c in order:
+        bar = "█" * max(1, round(BAR_WIDTH * counts[c] / widest)) if counts[c] else ""
+        table.add_row(escape(class_names[c]), f"{counts[c]:,}", bar)
     Console().print(table)
 
 
