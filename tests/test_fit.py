@@ -183,3 +183,51 @@ def test_batches_do_not_depend_on_the_method(splits):
     first = [batch.index for batch in feeds[0].epoch(1, 3)]
     resumed = [batch.index for batch in feeds[1].epoch(1, 3, first_step=1)]
     assert all(torch.equal(a, b) for a, b in zip(first[1:], resumed, strict=True))
+
+
+def test_hooks_can_scan_a_split_in_eval_mode(method, job, splits):
+    class Scanning(CrossEntropy):
+        def begin(self, run):
+            self.modes, self.seen = [], []
+            for batch in run.scan(self.streams["train"]):
+                self.modes.append(self.training)
+                self.seen.append(batch.index)
+            assert not torch.is_grad_enabled()
+            assert run.counts.tolist() == COUNTS
+            assert run.num_classes == 4
+
+    one = method(Scanning)
+    fit(one, job(epochs=1))
+    assert one.modes == [False]
+    assert torch.cat(one.seen).tolist() == list(range(len(splits.sets["train"])))
+    assert one.training
+
+
+def test_no_epochs_only_prepare(method, job):
+    class Preparing(CrossEntropy):
+        def begin(self, run):
+            self.prepared = True
+
+        def parameter_groups(self):
+            raise AssertionError("nothing is trained")
+
+    one = method(Preparing)
+    result = fit(one, job(epochs=0))
+    assert one.prepared
+    assert result.selections[0].epoch is None
+
+
+def test_a_weight_that_is_not_finite_is_not_saved(method, job, tmp_path):
+    class Breaking(CrossEntropy):
+        def after_step(self, progress):
+            if (progress.epoch, progress.step) == (1, progress.steps - 1):
+                self.network.head.bias.data[0] = float("inf")
+
+    with pytest.raises(LongTailedError, match="a weight is not finite after epoch 2"):
+        fit(method(Breaking), job())
+    assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["epoch"] == 1
+
+
+def test_a_batch_larger_than_the_set_is_said(method, job):
+    with pytest.warns(UserWarning, match="a batch of 128 is larger than the split 'train'"):
+        fit(method(), job(directory=None, epochs=1, batch_size=128))
