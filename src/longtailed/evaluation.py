@@ -75,22 +75,24 @@ def evaluate_split(
     bins = CalibrationBins(len(method.class_counts), device=fabric.device)
     parts: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
     scan = splits.scan(split, batch_size, rank=fabric.global_rank, world_size=fabric.world_size)
-    with torch.inference_mode():
-        for batch in scan:
-            with fabric.autocast():
-                logits = method.predict(batch.images[0])
-            probabilities = logits.float().softmax(dim=1)
-            bins.update(probabilities, batch.labels)
-            top = probabilities.topk(min(TOP_K, probabilities.shape[1]), dim=1)
-            hit = (top.indices == batch.labels[:, None]).any(dim=1)
-            first = probabilities.argmax(dim=1)
-            parts.append((batch.index, first, probabilities.amax(dim=1), hit))
-    method.train(was_training)
-    index, predictions, confidences, hits = _gather(parts, len(splits.imageset(split)), fabric)
+    try:
+        with torch.inference_mode():
+            for batch in scan:
+                with fabric.autocast():
+                    logits = method.predict(batch.images[0])
+                probabilities = logits.float().softmax(dim=1)
+                bins.update(probabilities, batch.labels)
+                top = probabilities.topk(min(TOP_K, probabilities.shape[1]), dim=1)
+                hit = (top.indices == batch.labels[:, None]).any(dim=1)
+                first = probabilities.argmax(dim=1)
+                parts.append((batch.index, first, probabilities.amax(dim=1), hit))
+    finally:
+        method.train(was_training)
+    labels = splits.imageset(split).labels
+    predictions, confidences, hits = _gather(parts, len(labels), fabric)
     if fabric.world_size > 1:
         for tensor in bins.sums():
             tensor.copy_(cast(Tensor, fabric.all_reduce(tensor, reduce_op="sum")))
-    labels = splits.imageset(split).labels[index]
     figures = _figures(labels, predictions, hits, method.class_counts.tolist(), bins, groups)
     return Evaluation(labels, predictions, confidences, {"split": split, **figures})
 
@@ -98,24 +100,20 @@ def evaluate_split(
 def _gather(
     parts: list[tuple[Tensor, Tensor, Tensor, Tensor]], total: int, fabric: Fabric
 ) -> tuple[npt.NDArray[Any], ...]:
-    """Return index, predictions, confidences and hits of all processes, in the split's order."""
-    device = fabric.device
-    if parts:
-        columns = [torch.cat(column) for column in zip(*parts, strict=True)]
-    else:  # a process without a share: fewer images than processes
-        types = (torch.int64, torch.int64, torch.float32, torch.bool)
-        columns = [torch.empty(0, dtype=kind, device=device) for kind in types]
-    if fabric.world_size > 1:
-        share = -(-total // fabric.world_size)
-        padded = []
-        for column, missing in zip(columns, (-1, 0, 0, 0), strict=True):
-            fill = torch.full((share - len(column),), missing, dtype=column.dtype, device=device)
-            gathered = cast(Tensor, fabric.all_gather(torch.cat([column, fill])))
-            padded.append(gathered.flatten())
-        columns = [column[padded[0] >= 0] for column in padded]
-    arrays = [column.cpu().numpy() for column in columns]
-    order = np.argsort(arrays[0])
-    return tuple(array[order] for array in arrays)
+    """Return predictions, confidences and hits of all processes, in the split's order.
+
+    Every process fills in its share of the images; the sum over processes is the whole.
+    """
+    wholes = []
+    for column, kind in enumerate((torch.int64, torch.float32, torch.uint8), start=1):
+        whole = torch.zeros(total, dtype=kind, device=fabric.device)
+        for part in parts:
+            whole[part[0]] = part[column].to(kind)
+        if fabric.world_size > 1:
+            whole = cast(Tensor, fabric.all_reduce(whole, reduce_op="sum"))
+        wholes.append(whole.cpu().numpy())
+    predictions, confidences, hits = wholes
+    return predictions, confidences, hits.astype(np.bool_)
 
 
 def _figures(
