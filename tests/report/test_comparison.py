@@ -32,7 +32,7 @@ def test_page_compares_methods_and_seeds(
         "Mean of B, C minus mean of A",
         "cifar10-ldam-drw, seed 1",
         "Not recorded for A.",
-        "stages.2.method crt",
+        "stages.1.method crt",
         "One seed each for A",
     ):
         assert expected in page.text

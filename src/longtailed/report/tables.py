@@ -230,7 +230,7 @@ def _flatten(value: Any, prefix: str = "") -> dict[str, str]:
     if isinstance(value, Mapping):
         items = list(value.items())
     elif isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
-        items = list(enumerate(value, start=1))
+        items = list(enumerate(value))  # numbered as the keys of overrides are
     else:
         return {prefix: value if isinstance(value, str) else json.dumps(value)}
     flat: dict[str, str] = {}
