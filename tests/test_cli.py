@@ -103,6 +103,14 @@ def test_demo_compares_two_methods(run, monkeypatch, tmp_path):
     assert (tmp_path / "demo" / "report.html").exists()
 
 
+def test_several_seeds_print_mean_and_deviation(run, tmp_path):
+    given = ["train", "digits-ce", *QUICK, "network=resnet8", "--seeds", "0,1"]
+    code, printed, errors = run(*given, "--out", tmp_path / "seeds")
+    assert code == 0, errors
+    assert "Mean ± standard deviation of 2 runs" in printed
+    assert (tmp_path / "seeds" / "report.html").exists()
+
+
 def test_lists(run):
     for what in ("methods", "networks", "sources", "recipes", "views", "samplers"):
         code, printed, _ = run("list", what)

@@ -10,11 +10,14 @@ import os
 import sys
 import warnings
 from pathlib import Path
-from typing import Annotated, Literal, TextIO
+from typing import TYPE_CHECKING, Annotated, Literal, TextIO
 
 import typer
 
 from longtailed.errors import LongTailedError
+
+if TYPE_CHECKING:
+    from longtailed.recipes import Recipe
 
 app = typer.Typer(
     name="longtailed",
@@ -85,6 +88,10 @@ def train(
     seed: Annotated[
         int | None, typer.Option(help="Seed of weights, order and augmentation.")
     ] = None,
+    seeds: Annotated[
+        str | None, typer.Option(help="Several seeds, e.g. 0-4: mean and standard deviation.")
+    ] = None,
+    jobs: Annotated[int, typer.Option(help="Seeds trained at the same time.", min=1)] = 1,
     precision: Annotated[str | None, typer.Option(help="32 or bf16.")] = None,
     root: RootOption = None,
     label_column: Annotated[str | None, typer.Option(help="Label column of a table.")] = None,
@@ -120,20 +127,31 @@ def train(
         "on_bad_image": on_bad_image,
     }
     assignments += [f"{key}={value!r}" for key, value in given.items() if value is not None]
-    finished = run.train(
+    chosen = run.as_recipe(
         recipe,
         data=data,
         method=method,
         network=network,
         imbalance=imbalance,
         overrides=assignments,
-        out=out,
-        device=device,
-        devices=devices,
-        tensorboard=tensorboard,
     )
+    if seeds is not None:
+        train_several(chosen, seeds, out=out, jobs=jobs, device=device)
+        return
+    finished = run.train(chosen, out=out, device=device, devices=devices, tensorboard=tensorboard)
     print_results([finished])
     typer.echo(f"report: {finished.report}")
+
+
+def train_several(recipe: Recipe, seeds: str, *, out: Path | None, jobs: int, device: str) -> None:
+    """Train a recipe with several seeds and print the mean and deviation of their figures."""
+    from longtailed.console import print_results, print_spread
+    from longtailed.seeds import parse_seeds, spread, train_seeds
+
+    finished = train_seeds(recipe, parse_seeds(seeds), out=out, jobs=jobs, device=device)
+    print_results(finished)
+    print_spread(spread(finished), len(finished))
+    typer.echo(f"report: {finished[0].directory.parent / 'report.html'}")
 
 
 @app.command()

@@ -39,6 +39,14 @@ def print_results(finished: Sequence[FinishedRun]) -> None:
     print("Groups: " + finished[0].results["evaluations"]["last"]["groups"]["rule"] + ".")
 
 
+def print_spread(figures: Mapping[str, tuple[float, float | None]], runs: int) -> None:
+    """Print the mean and standard deviation of each figure over runs, in percent."""
+    print(f"Mean ± standard deviation of {runs} runs, last epoch, percent:")
+    for name, (mean, deviation) in figures.items():
+        shown = "" if deviation is None else f" ± {100 * deviation:.2f}"
+        print(f"  {name.replace('_', ' '):18}{100 * mean:6.2f}{shown}")
+
+
 def _percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.2f}"
 

@@ -10,6 +10,7 @@ from longtailed.optim import Optimizer
 from longtailed.recipes.recipe import Data, NetworkSpec, Recipe, Stage
 from longtailed.schedules import Schedule
 
+FILE_SUFFIXES = {".txt", ".lst", ".csv", ".tsv", ".parquet"}
 FROM_SCRATCH: dict[str, Any] = {
     "epochs": 200,
     "optimizer": Optimizer(lr=0.1, weight_decay=2e-4),
@@ -37,7 +38,8 @@ def compose(
     """Return a recipe for any data, method and network with the field's usual settings."""
     method_class(method)
     settings = FINE_TUNING if pretrained else FROM_SCRATCH
-    stem = Path(source).name or "data"
+    path = Path(source)
+    stem = (path.stem if path.suffix in FILE_SUFFIXES else path.name) or "data"
     ratio = "" if imbalance is None else f"-{imbalance:g}"
     return Recipe(
         name=f"{stem}{ratio}-{method}-{network.replace('/', '_').replace(':', '_')}",
