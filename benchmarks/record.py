@@ -13,17 +13,9 @@ from typing import Any
 
 import torch
 
+from longtailed.engine import processor_name
+
 RESULTS = Path(__file__).parent / "results"
-
-
-def processor() -> str:
-    """Return the processor's name."""
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def commit() -> str:
@@ -45,7 +37,7 @@ def record(name: str, command: str, figures: dict[str, Any]) -> Path:
         "command": command,
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "commit": commit(),
-        "hardware": {"cpu": processor(), "cores": os.cpu_count(), "gpu": device},
+        "hardware": {"cpu": processor_name(), "cores": os.cpu_count(), "gpu": device},
         "threads": torch.get_num_threads(),
         "versions": {
             "python": platform.python_version(),

@@ -6,6 +6,7 @@ import importlib.metadata
 import os
 import platform
 import warnings
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -50,12 +51,22 @@ def make_fabric(device: str = "auto", devices: int = 1, precision: str = "32") -
     return fabric
 
 
+def processor_name() -> str:
+    """Return the processor's name as far as the system tells it."""
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
 def environment(fabric: Fabric) -> dict[str, Any]:
     """Return the hardware and versions that a run's figures belong to."""
     device = fabric.device
     cuda = torch.cuda.get_device_name(device) if device.type == "cuda" else None
     return {
-        "hardware": cuda or f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
+        "hardware": cuda or f"{processor_name()}, {os.cpu_count()} cores",
         "processes": fabric.world_size,
         "versions": {
             "longtailed": importlib.metadata.version("longtailed"),
