@@ -12,6 +12,7 @@ import time
 import torch
 from record import record
 
+from longtailed.engine import has_bfloat16
 from longtailed.nn import build_network
 
 BATCH = 128
@@ -55,8 +56,7 @@ def main() -> None:
             times[name].append(loop.seconds(options.steps))
     medians = {name: statistics.median(values[1:]) for name, values in times.items()}
     base = medians["fp32 NCHW"]
-    native = bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-    figures: dict[str, object] = {"bfloat16 in hardware": native}
+    figures: dict[str, object] = {"bfloat16 in hardware": has_bfloat16()}
     figures |= {
         name: {"ms_per_step": round(1e3 * value, 1), "times_faster": round(base / value, 2)}
         for name, value in medians.items()

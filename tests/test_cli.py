@@ -85,6 +85,10 @@ def test_train_evaluate_predict_and_report(run, photos, tmp_path):
 
     again = run("train", *given, "epochs=3")
     assert again[0] == 0, again[2]
+    Image.new("RGB", (50, 50)).save(photos / "wasp" / "new.png")
+    code, _, errors = run("evaluate", out)
+    assert code == 2
+    assert "the test images have changed" in errors
     other = run("train", *given, "epochs=4")
     assert other[0] == 2
     assert "holds another recipe (stages.0.epochs is 3 there and 4 here)" in other[2]
@@ -141,6 +145,12 @@ def test_data_describes_a_source(run, photos, tmp_path):
         (["train", "--data", "digits", "--imbalance", "1000"], "would get no image"),
         (["train", "--data", "digits", "--device", "tpu"], "unknown device 'tpu'"),
         (["train"], "say what to train"),
+        (["train", "--data", "digits", "--imbalance", "0.5"], "data.imbalance cannot be 0.5"),
+        (["train", "--data", "digits", "--device", "cpu:1"], "makes no sense"),
+        (["train", "--data", "digits", "std=0,0,0", "mean=0,0,0"], "each std must be above 0"),
+        (["train", "--data", "digits", "network.options.width=abc"], "does not take the options"),
+        (["train", "--data", "digits", "network=vit_tiny_patch16_224"], "vit_tiny_patch16_224"),
+        (["data", "digits", "--thumbnails", "th.txt"], "must end in .png"),
         (["list", "methodes"], "did you mean 'methods'"),
         (["evaluate", "nowhere"], "does not exist"),
         (["report", "nowhere"], "nowhere"),

@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -141,6 +142,10 @@ def test_the_manifest_counts_and_hashes_what_was_chosen(flat):
         assert noted["counts"] == [int((imageset.labels == label).sum()) for label in range(3)]
         # Rows of the source, although the images were decoded into sets of their own.
         bytes_ = imageset.indices.astype("<i8").tobytes() + imageset.labels.astype("<i8").tobytes()
+        for row in imageset.indices:  # files: what lies below the root, and how long it is
+            path = Path(imageset.images.describe(int(row)))
+            bytes_ += str(path.relative_to(flat)).encode()
+            bytes_ += path.stat().st_size.to_bytes(8, "little", signed=True)
         assert noted["sha256"] == hashlib.sha256(bytes_).hexdigest()
     assert manifest["imbalance_ratio"] == 14 / 3
     assert (manifest["requested_imbalance"], manifest["profile"]) == (4, "exp")
@@ -298,3 +303,19 @@ def test_prepared_splits_deliver_normalised_batches(divided):
     assert manifest["mean"] == list(splits.mean)
     assert (manifest["source"], manifest["storage"]) == ("divided", "memory")
     assert (manifest["imbalance_ratio"], manifest["profile"]) == (3, "natural")
+
+
+def test_digits_are_never_mirrored():
+    for settings in ({}, {"image_size": 32}):
+        assert "flip" not in "".join(views_of(source="digits", **settings))
+
+
+def test_pixels_and_bytes_are_part_of_the_fingerprint(tmp_path):
+    prints = set()
+    for number in (0, 1):  # other images in the same rows of the same classes
+        write_parquet(
+            tmp_path / f"{number}/train.parquet", [png(number), png(2)] * 2, [0, 1] * 2, "ab"
+        )
+        sets, _ = load_splits(Data(source=str(tmp_path / str(number)), holdout=0))
+        prints.add(sets["train"].fingerprint())
+    assert len(prints) == 2

@@ -45,15 +45,19 @@ def main() -> None:
     warnings.filterwarnings("default", category=UserWarning, module=r"longtailed\.")
     warnings.showwarning = _show_warning
     logging.getLogger("lightning_fabric").setLevel(logging.ERROR)
-    if os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) != "0":
-        sys.stdout = io.StringIO()  # of several processes, the first one speaks
+    speaks = os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0"
+    if not speaks:  # of several processes, the first one does
+        sys.stdout = io.StringIO()
+        warnings.simplefilter("ignore")
     try:
         app(standalone_mode=True)
     except LongTailedError as error:
-        typer.echo(f"error: {error}", err=True)
+        if speaks:
+            typer.echo(f"error: {error}", err=True)
         sys.exit(2)
     except Interrupted as stop:
-        typer.echo(str(stop), err=True)
+        if speaks:
+            typer.echo(str(stop), err=True)
         sys.exit(stop.code)
 
 
@@ -241,6 +245,8 @@ def data(
     else:
         print_description(description, imageset.class_names)
     if thumbnails is not None:
+        if thumbnails.suffix.lower() not in {".png", ".jpg", ".jpeg", ".webp"}:
+            raise LongTailedError(f"{thumbnails} must end in .png, .jpg or .webp.")
         thumbnail_grid(imageset, thumbnails)
         typer.echo(f"thumbnails: {thumbnails}")
 
@@ -251,6 +257,11 @@ def evaluate(
     data: Annotated[str | None, typer.Option(help="Other data with the same classes.")] = None,
     split: Annotated[str | None, typer.Option(help="Another split.")] = None,
     weights: WeightsOption = "last",
+    root: RootOption = None,
+    label_column: Annotated[str | None, typer.Option(help="Label column of a table.")] = None,
+    class_names: Annotated[
+        str | None, typer.Option(help="Names, comma-separated, or a file with one a line.")
+    ] = None,
     groups: Annotated[
         Grouping | None, typer.Option(help="counts, terciles or auto (the recipe's).")
     ] = None,
@@ -261,7 +272,15 @@ def evaluate(
     from longtailed import trained
 
     result = trained.evaluate(
-        run_directory, data=data, split=split, weights=weights, device=device, groups=groups
+        run_directory,
+        data=data,
+        split=split,
+        weights=weights,
+        device=device,
+        groups=groups,
+        root=root,
+        label_column=label_column,
+        class_names=class_names,
     )
     figures = dict(result.figures)
     if not per_class:
@@ -300,6 +319,11 @@ def report(
     """Write one self-contained HTML report of one run or of several side by side."""
     from longtailed.report import write_report
 
+    finished = [path for path in runs if (path / "results.json").exists()]
+    if finished and len(finished) < len(runs):
+        left_out = ", ".join(str(path) for path in runs if path not in finished)
+        typer.echo(f"left out, as they hold no finished run: {left_out}", err=True)
+        runs = finished
     if out is None and len(runs) > 1:
         out = Path("report.html")
     typer.echo(f"report: {write_report(runs, out)}")

@@ -28,12 +28,17 @@ def make_fabric(device: str = "auto", devices: int = 1, precision: str = "32") -
         kind = "cuda" if available else "cpu"
     if kind not in {"cpu", "cuda"} or (number and not number.isdigit()):
         raise LongTailedError(f"unknown device {device!r}; use auto, cpu, cuda or cuda:K.")
+    if number and (kind == "cpu" or devices > 1):
+        raise LongTailedError(
+            f"device {device!r} with {devices} process(es) makes no sense; a number names one "
+            "CUDA device for one process."
+        )
     if kind == "cuda" and max(devices, int(number or 0) + 1) > available:
         raise LongTailedError(
             f"device {device!r} with {devices} process(es) was asked for, but this machine has "
             f"{available} CUDA device(s); use device=cpu."
         )
-    if kind == "cpu" and precision == "bf16" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+    if kind == "cpu" and precision == "bf16" and not has_bfloat16():
         warnings.warn(
             "this processor has no bfloat16 arithmetic: precision=bf16 will be many times slower "
             "than precision=32.",
@@ -49,6 +54,13 @@ def make_fabric(device: str = "auto", devices: int = 1, precision: str = "32") -
     )
     fabric.launch()
     return fabric
+
+
+def has_bfloat16() -> bool:
+    """Return whether this processor computes in bfloat16 rather than emulating it."""
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return False
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def processor_name() -> str:

@@ -21,6 +21,8 @@ from longtailed.methods.base import Method, Progress
 from longtailed.optim import set_learning_rate
 from longtailed.terms import TermSums
 
+ASK_EVERY = 50  # steps after which several processes ask each other whether to stop
+
 
 def fit(method: Method, job: Job) -> FitResult:
     """Train `method` in place as `job` says and return the chosen epochs.
@@ -130,7 +132,6 @@ class _Fit:
                 saved = last or (epoch + 1) % options.checkpoint_every == 0
                 if saved:
                     self._save(epoch + 1, 0)
-                self._agree_to_stop()
                 self._stop_if_asked(epoch + 1, 0, saved)
         journal.close()
 
@@ -153,7 +154,8 @@ class _Fit:
             if bar.advance():  # the only read from the device within an epoch, twice a second
                 means = self.sums.means()
                 bar.show(" ".join(f"{name} {value:.3f}" for name, value in means.items()))
-            if self.stop and updated and fabric.world_size == 1 and step + 1 < progress.steps:
+            may_stop = fabric.world_size == 1 or (step + 1) % ASK_EVERY == 0
+            if updated and may_stop and step + 1 < progress.steps:
                 self._stop_if_asked(epoch, step + 1)
         self._share_buffers()
         self.sums.share(fabric)
@@ -229,26 +231,27 @@ class _Fit:
             selection.offer(epoch, score, self.method)
         return figures
 
-    def _agree_to_stop(self) -> None:
-        """Let every process know of a signal that one of them received."""
-        if self.job.fabric.world_size > 1:
-            flag = torch.tensor(max(self.stop, default=0), device=self.job.fabric.device)
-            asked = int(cast(Tensor, self.job.fabric.all_reduce(flag, reduce_op="max")))
-            if asked and not self.stop:
-                self.stop.append(asked)
+    def _asked_to_stop(self) -> int:
+        """Return the signal that this process, or any of several, has received; 0 for none."""
+        received = max(self.stop, default=0)
+        if self.job.fabric.world_size == 1:
+            return received
+        flag = torch.tensor(received, device=self.job.fabric.device)
+        return int(cast(Tensor, self.job.fabric.all_reduce(flag, reduce_op="max")))
 
     def _stop_if_asked(self, epoch: int, step: int, saved: bool = False) -> None:
         """Save and raise `Interrupted` if a signal came."""
-        if not self.stop:
+        signal = self._asked_to_stop()
+        if not signal:
             return
         if not saved:
             self.sums.check(epoch)
             self._save(epoch, step)
         hint = "; run the same command again to go on" if self.job.directory else ""
-        where = f"epoch {epoch + 1}, step {step + 1}"
+        where = f"before epoch {epoch + 1}, step {step + 1}"
         if epoch == self.job.options.epochs:
-            where = "the evaluation"
-        raise Interrupted(f"Stopped before {where}{hint}.", 128 + self.stop[0])
+            where = "after the last epoch"
+        raise Interrupted(f"Stopped {where}{hint}.", 128 + signal)
 
     def _save(self, epoch: int, step: int) -> None:
         if self.job.checkpoint is None or not self.job.fabric.is_global_zero:

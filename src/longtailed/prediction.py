@@ -31,7 +31,7 @@ class Prediction:
 
 def predict(
     directory: Path | str,
-    images: Sequence[Path | str],
+    images: Sequence[Path | str] | Path | str,
     *,
     top: int = 5,
     weights: str = LAST,
@@ -43,8 +43,10 @@ def predict(
     Images are resized and cropped as the run's test images were.
     Raises `LongTailedError` if there is no image, or one cannot be read.
     """
+    if top < 1:
+        raise LongTailedError(f"top must be at least 1, not {top}.")
     recipe, method, manifest = restore(directory, weights)
-    paths = find_images(images)
+    paths = find_images([images] if isinstance(images, Path | str) else images)
     names = tuple(manifest["class_names"])
     files = ImageSet(
         images=ImageFiles(Path(), [str(path) for path in paths]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,9 @@ def load_splits(data: Data) -> tuple[dict[str, ImageSet], dict[str, Any]]:
         notes["holdout"] = "val split"
     elif holdout:
         train, sets["holdout"] = split_holdout(train, holdout, seed=data.subset_seed)
-        notes["holdout"] = f"{holdout} of each class, from train"
+        exact = set(sets["holdout"].class_counts) == {holdout} or isinstance(holdout, float)
+        number = f"{holdout}" if exact else f"at most {holdout}"
+        notes["holdout"] = f"{number} of each class, from train"
     if data.imbalance is not None:
         train = make_long_tailed(
             train,
@@ -93,13 +96,16 @@ def _load_all(data: Data, want_holdout: bool) -> tuple[dict[str, ImageSet], str 
     return loaded, evaluated
 
 
-def load_whole(data: Data, source: str | None, split: str | None) -> ImageSet:
+def load_whole(
+    data: Data, source: str | None, split: str | None, options: Mapping[str, Any] | None = None
+) -> ImageSet:
     """Return all images of a split of `source`, or of the recipe's own source if None.
 
-    Without a split: "test", else "val", else whatever there is.
+    Without a split: "test", else "val", else whatever there is. `options` are settings of the
+    recipe's data section for opening another source.
     """
     if source is not None:
-        data = Data(source=source, on_bad_image=data.on_bad_image)
+        data = Data(source=source, on_bad_image=data.on_bad_image, **(options or {}))
     existing = available_splits(data.source, **_given(data, "val_list", "test_list"))
     return _load(data, split or next((s for s in ("test", "val") if s in existing), "train"))
 
@@ -179,6 +185,8 @@ def default_views(originals: ImageSet, train: ImageSet, data: Data) -> dict[str,
     else:
         size = crop_size(data)
         standard = view_preset("large-plain" if size <= SMALL_SIDE else "large", size)
+        if data.source == "digits":  # a mirrored digit is no digit
+            standard = parse_view(f"resize({size}), pad_crop({max(1, size // 8)})")
         test = view_preset("large-test", size)
         if train.in_memory and not originals.in_memory:  # resized when it was decoded
             test = parse_view(f"center_crop({size})")

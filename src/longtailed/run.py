@@ -47,7 +47,7 @@ class FinishedRun:
 def as_recipe(
     recipe: Recipe | str | None = None,
     *,
-    data: str | None = None,
+    data: str | Path | None = None,
     method: str | None = None,
     network: str | None = None,
     imbalance: float | None = None,
@@ -55,12 +55,15 @@ def as_recipe(
 ) -> Recipe:
     """Return the recipe meant by a name, a value, or data + method + network, with overrides."""
     if recipe is None:
-        if data is None:
+        if data is None or not str(data):
             raise LongTailedError("say what to train: a recipe's name, or data (a source or path).")
-        base = compose(data, method or "ce", network or "resnet32", imbalance=imbalance)
-        return override(base, overrides)
+        chosen = (str(data), method or "ce", network or "resnet32", imbalance)
+        wanted = override(compose(*chosen), overrides).network
+        fine_tuned = wanted.pretrained or "weights" in wanted.options
+        return override(compose(*chosen, pretrained=fine_tuned), overrides)
     base = named_recipe(recipe) if isinstance(recipe, str) else recipe
-    given = {"data.imbalance": imbalance, "data.source": data, "method": method}
+    given = {"data.imbalance": imbalance, "method": method}
+    given["data.source"] = None if data is None else str(data)
     given["network.name"] = network
     base = override(base, {key: value for key, value in given.items() if value is not None})
     return override(base, overrides)
@@ -69,7 +72,7 @@ def as_recipe(
 def train(
     recipe: Recipe | str | None = None,
     *,
-    data: str | None = None,
+    data: str | Path | None = None,
     method: str | None = None,
     network: str | None = None,
     imbalance: float | None = None,
@@ -139,13 +142,19 @@ def initial_network(recipe: Recipe, splits: Splits) -> Network:
                 image_size=image.shape[-1],
                 **spec.options,
             )
+        except (TypeError, ValueError, RuntimeError, AssertionError) as error:
+            if isinstance(error, LongTailedError):
+                raise
+            raise LongTailedError(
+                f"the network {spec.name} does not take the options {spec.options}: {_line(error)}."
+            ) from None
+        try:
             with torch.no_grad():
                 network.eval()(image)
-        except (TypeError, RuntimeError, AssertionError) as error:
-            reason = " ".join(str(error).split())[:160]
+        except (RuntimeError, AssertionError) as error:
             raise LongTailedError(
-                f"the network {spec.name} with options {spec.options} does not take images of "
-                f"{image.shape[2]} x {image.shape[3]}, or these options: {reason}."
+                f"the network {spec.name} does not take images of {image.shape[2]} x "
+                f"{image.shape[3]}: {_line(error)}; choose another image_size or network."
             ) from None
     network.train()
     config = network.backbone.data_config
@@ -154,6 +163,10 @@ def initial_network(recipe: Recipe, splits: Splits) -> Network:
     if recipe.channels_last:
         network.to(memory_format=torch.channels_last)
     return network
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:160].rstrip(".")
 
 
 @dataclass

@@ -62,19 +62,28 @@ def evaluate(
     weights: str = LAST,
     device: str = "auto",
     groups: Grouping | None = None,
+    **data_options: Any,
 ) -> Evaluation:
     """Return the evaluation of a finished run on its own test split, or on other images.
 
     Other data (or another split) must have the classes that the run was trained on, by name; it
     is taken whole, from its test split, else its val split, else all of it. Images are resized
     and cropped as the run's test images were. `groups` says how classes are grouped by size;
-    None: as the run's recipe says.
+    None: as the run's recipe says. `data_options` are settings for opening `data`: root,
+    label_column, class_names, val_list, test_list.
+
+    Raises `LongTailedError` if the classes differ, or if the run's own images have changed.
     """
     recipe, method, manifest = restore(directory, weights)
     if data is None and split is None:
         imageset = load_splits(recipe.data)[0]["test"]
+        if imageset.fingerprint() != manifest["splits"]["test"]["sha256"]:
+            raise LongTailedError(
+                f"the test images have changed since {directory} was trained; name data to "
+                "evaluate on as it is now."
+            )
     else:
-        imageset = load_whole(recipe.data, data, split)
+        imageset = load_whole(recipe.data, data, split, data_options)
     names = list(imageset.class_names)
     if names != manifest["class_names"]:
         raise LongTailedError(
@@ -85,7 +94,9 @@ def evaluate(
     fabric = make_fabric(device, precision=recipe.precision)
     splits = serve(imageset, recipe, manifest, fabric.device)
     method.to(fabric.device)
-    return evaluate_split(method, splits, "test", fabric, groups=groups or recipe.groups)
+    result = evaluate_split(method, splits, "test", fabric, groups=groups or recipe.groups)
+    result.figures["split"] = split or "test"
+    return result
 
 
 def serve(

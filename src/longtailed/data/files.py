@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -63,6 +64,13 @@ class EncodedStore(ABC):
     @abstractmethod
     def describe(self, row: int) -> str:
         """Return what a message may call image `row`."""
+
+    def identity(self, row: int) -> bytes:
+        """Return the SHA-256 of the bytes of image `row`; nothing for one that cannot be read."""
+        try:
+            return hashlib.sha256(self.encoded(row).tobytes()).digest()
+        except ValueError:
+            return b""
 
     def decode(self, row: int) -> Tensor:
         """Return image `row` as uint8 RGB [3, H, W]; see `decode_rgb`.
@@ -139,6 +147,12 @@ class ImageFiles(EncodedStore):
     def describe(self, row: int) -> str:
         """Return the path of image `row` as text."""
         return str(self.path(row))
+
+    def identity(self, row: int) -> bytes:
+        """Return the path below the root and the size of the file (reading it would take long)."""
+        path = self.path(row)
+        size = path.stat().st_size if path.exists() else -1
+        return os.fsencode(self.paths[row]) + size.to_bytes(8, "little", signed=True)
 
     def encoded(self, row: int) -> npt.NDArray[np.uint8]:
         """Return the bytes of the file; raise `ValueError` if it cannot be read."""

@@ -27,6 +27,9 @@ class EncodedImages(Protocol):
     def decode(self, row: int) -> Tensor:
         """Return image `row` as uint8 RGB [3, H, W]; raise `LongTailedError` naming it if bad."""
 
+    def identity(self, row: int) -> bytes:
+        """Return what changes if image `row` is replaced by another."""
+
     def describe(self, row: int) -> str:
         """Return what a message may call image `row`: its path, or its place in a file."""
 
@@ -99,7 +102,16 @@ class ImageSet:
         return self.images[row] if isinstance(self.images, Tensor) else self.images.decode(row)
 
     def fingerprint(self) -> str:
-        """Return the SHA-256 over the chosen rows and their labels (int64, little-endian)."""
+        """Return the SHA-256 over the chosen rows, their labels and what tells the images apart.
+
+        That is their pixels if they are in memory, else `EncodedImages.identity`.
+        """
         digest = hashlib.sha256(self.indices.astype("<i8").tobytes())
         digest.update(self.labels.astype("<i8").tobytes())
+        for start in range(0, len(self), 4096):  # a part at a time: no second copy of the pixels
+            rows = self.indices[start : start + 4096]
+            if isinstance(self.images, Tensor):
+                digest.update(self.images[torch.from_numpy(rows)].numpy().tobytes())
+            else:
+                digest.update(b"".join(self.images.identity(int(row)) for row in rows))
         return digest.hexdigest()

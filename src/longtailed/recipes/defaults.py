@@ -7,7 +7,8 @@ from typing import Any
 
 from longtailed.methods import method_class
 from longtailed.optim import Optimizer
-from longtailed.recipes.recipe import Data, NetworkSpec, Recipe, Stage
+from longtailed.recipes.override import override
+from longtailed.recipes.recipe import NetworkSpec, Recipe, Stage
 from longtailed.schedules import Schedule
 
 FILE_SUFFIXES = {".txt", ".lst", ".csv", ".tsv", ".parquet"}
@@ -31,19 +32,23 @@ def compose(
     source: str,
     method: str = "ce",
     network: str = "resnet32",
-    *,
     imbalance: float | None = None,
+    *,
     pretrained: bool = False,
 ) -> Recipe:
-    """Return a recipe for any data, method and network with the field's usual settings."""
+    """Return a recipe for any data, method and network with the field's usual settings.
+
+    `pretrained` says that the network brings weights of its own, which are then trained gently.
+    Raises `LongTailedError` for a bad value.
+    """
     method_class(method)
     settings = FINE_TUNING if pretrained else FROM_SCRATCH
     path = Path(source)
     stem = (path.stem if path.suffix in FILE_SUFFIXES else path.name) or "data"
     ratio = "" if imbalance is None else f"-{imbalance:g}"
-    return Recipe(
+    recipe = Recipe(
         name=f"{stem}{ratio}-{method}-{network.replace('/', '_').replace(':', '_')}",
-        data=Data(source=source, imbalance=imbalance),
-        network=NetworkSpec(name=network, pretrained=pretrained),
+        network=NetworkSpec(name=network),
         stages=(Stage(method=method, **settings),),
     )
+    return override(recipe, {"data.source": source, "data.imbalance": imbalance})

@@ -31,7 +31,7 @@ def override(recipe: Recipe, assignments: Sequence[str] | Mapping[str, Any]) -> 
     """
     values = recipe.model_dump(mode="json")
     if isinstance(assignments, Mapping):
-        pairs = [(key, _plain(value)) for key, value in assignments.items()]
+        pairs = [(str(key).replace("-", "_"), _plain(v)) for key, v in assignments.items()]
     else:
         pairs = [_split(text) for text in assignments]
     # The method comes first: it decides which option names exist.
@@ -61,7 +61,7 @@ def parse_value(text: str) -> Any:
         return words[text.lower()]
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return text
 
 

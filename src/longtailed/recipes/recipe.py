@@ -187,4 +187,6 @@ def _first_problem(error: ValidationError) -> str:
         return f"the recipe has no key {where!r}."
     message = first["msg"].removeprefix("Value error, ")
     message = message[0].lower() + message[1:] if message else "invalid value"
+    if isinstance(first["input"], dict):  # the whole section would hide the reason
+        return f"{where}: {message.rstrip('.')}."
     return f"{where} cannot be {first['input']!r}: {message.rstrip('.')}."
