@@ -33,6 +33,10 @@ OnBadImage = Literal["error", "skip"]
 Grouping = Literal["counts", "terciles", "auto"]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:K.")]
 WeightsOption = Annotated[str, typer.Option(help="last, holdout-chosen or best-test.")]
+LabelColumnOption = Annotated[str | None, typer.Option(help="Label column of a table.")]
+ClassNamesOption = Annotated[
+    str | None, typer.Option(help="Names, comma-separated, or a file with one a line.")
+]
 RootOption = Annotated[str | None, typer.Option(help="Folder that a list's paths start from.")]
 
 
@@ -98,10 +102,8 @@ def train(
     jobs: Annotated[int, typer.Option(help="Seeds trained at the same time.", min=1)] = 1,
     precision: Annotated[str | None, typer.Option(help="32 or bf16.")] = None,
     root: RootOption = None,
-    label_column: Annotated[str | None, typer.Option(help="Label column of a table.")] = None,
-    class_names: Annotated[
-        str | None, typer.Option(help="Names, comma-separated, or a file with one a line.")
-    ] = None,
+    label_column: LabelColumnOption = None,
+    class_names: ClassNamesOption = None,
     on_bad_image: Annotated[str | None, typer.Option(help="error or skip.")] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="The run's directory.")] = None,
     device: DeviceOption = "auto",
@@ -210,10 +212,8 @@ def data(
         float | None, typer.Option(help="Show it after subsampling to this ratio.")
     ] = None,
     profile: Annotated[Profile, typer.Option(help="exp or step.")] = "exp",
-    label_column: Annotated[str | None, typer.Option(help="Label column of a table.")] = None,
-    class_names: Annotated[
-        str | None, typer.Option(help="Names, comma-separated, or a file with one a line.")
-    ] = None,
+    label_column: LabelColumnOption = None,
+    class_names: ClassNamesOption = None,
     on_bad_image: Annotated[OnBadImage, typer.Option(help="error or skip.")] = "error",
     download: Annotated[bool, typer.Option("--download", help="Permit fetching CIFAR.")] = False,
     thumbnails: Annotated[Path | None, typer.Option(help="Write a picture of examples.")] = None,
@@ -258,10 +258,8 @@ def evaluate(
     split: Annotated[str | None, typer.Option(help="Another split.")] = None,
     weights: WeightsOption = "last",
     root: RootOption = None,
-    label_column: Annotated[str | None, typer.Option(help="Label column of a table.")] = None,
-    class_names: Annotated[
-        str | None, typer.Option(help="Names, comma-separated, or a file with one a line.")
-    ] = None,
+    label_column: LabelColumnOption = None,
+    class_names: ClassNamesOption = None,
     groups: Annotated[
         Grouping | None, typer.Option(help="counts, terciles or auto (the recipe's).")
     ] = None,
