@@ -189,7 +189,6 @@ def test_a_damaged_image_is_named_or_skipped(run, photos, tmp_path):
     assert sorted(name.rpartition("/")[2] for name in skipped) == ["000.png", "001.png"]
 
 
-COMMAND = "from longtailed.cli import main; main()"
 DIGITS = ["digits-ldam-drw", *QUICK, "network=resnet8", "epochs=6", "checkpoint_every=1"]
 
 
@@ -197,7 +196,7 @@ def test_killed_and_resumed_run_ends_with_the_same_weights(tmp_path):
     whole = train(DIGITS[0], overrides=DIGITS[1:], out=tmp_path / "whole", progress=False)
     directory = tmp_path / "killed"
     killed = subprocess.Popen(
-        [sys.executable, "-c", COMMAND, "train", *DIGITS, "--out", str(directory)],
+        [sys.executable, "-m", "longtailed", "train", *DIGITS, "--out", str(directory)],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         stderr=subprocess.PIPE,
         text=True,

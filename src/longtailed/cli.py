@@ -10,11 +10,21 @@ import os
 import sys
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, TextIO
+from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
 from longtailed.errors import LongTailedError
+from longtailed.options import (
+    ClassNamesOption,
+    DeviceOption,
+    Grouping,
+    LabelColumnOption,
+    OnBadImage,
+    Profile,
+    RootOption,
+    WeightsOption,
+)
 
 if TYPE_CHECKING:
     from longtailed.recipes import Recipe
@@ -27,17 +37,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-Profile = Literal["exp", "step"]
-OnBadImage = Literal["error", "skip"]
-Grouping = Literal["counts", "terciles", "auto"]
-DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:K.")]
-WeightsOption = Annotated[str, typer.Option(help="last, holdout-chosen or best-test.")]
-LabelColumnOption = Annotated[str | None, typer.Option(help="Label column of a table.")]
-ClassNamesOption = Annotated[
-    str | None, typer.Option(help="Names, comma-separated, or a file with one a line.")
-]
-RootOption = Annotated[str | None, typer.Option(help="Folder that a list's paths start from.")]
 
 
 def main() -> None:
