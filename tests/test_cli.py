@@ -120,6 +120,7 @@ def test_lists(run):
         code, printed, _ = run("list", what)
         assert code == 0, what
         assert len(printed.splitlines()) > 2, what
+    assert "square root of its size" in run("list", "samplers", "square-root")[1]
     assert "weighting=class-balanced" in run("list", "methods", "ldam-drw")[1]
 
 

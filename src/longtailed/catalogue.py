@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import partial
 
 from longtailed.data import SAMPLERS, SOURCES, VIEWS
+from longtailed.data.class_probabilities import KINDS
 from longtailed.methods import METHODS, method_class
 from longtailed.nn import list_networks
 from longtailed.recipes import RECIPES, recipe_note
@@ -32,8 +33,12 @@ def recipes() -> dict[str, str]:
 
 
 def samplers() -> dict[str, str]:
-    """Return each sampler with what it does."""
-    return {name: _first_line(entry) for name, entry in SAMPLERS.items()}
+    """Return each sampler with what it draws and how."""
+    notes = {}
+    for name, entry in SAMPLERS.items():
+        cls = entry.func if isinstance(entry, partial) else entry
+        notes[name] = f"{KINDS[name]}. {_first_line(cls)}"
+    return notes
 
 
 LISTS: dict[str, Callable[[], dict[str, str]]] = {

@@ -13,15 +13,16 @@ from longtailed.errors import LongTailedError, unknown_name
 
 FloatArray: TypeAlias = npt.NDArray[np.float64]
 
-KINDS = (
-    "instance",
-    "class-balanced",
-    "class-aware",
-    "square-root",
-    "progressive",
-    "reversed",
-    "effective-number",
-)
+KINDS = {
+    "instance": "each class by its size",
+    "class-balanced": "all classes alike",
+    "class-aware": "all classes alike, in turn",
+    "square-root": "each class by the square root of its size",
+    "progressive": "each class by its size at first, all alike at last",
+    "reversed": "each class by one over its size: the rarest most",
+    "effective-number": "nearly all classes alike (effective number of samples)",
+}
+"""What each sampler draws, in words; `class_probabilities` has the formulas."""
 
 
 def effective_number_weights(class_counts: Sequence[int] | IntArray, beta: float) -> FloatArray:
