@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from types import SimpleNamespace
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # test processes share the cores; children obey too
 
@@ -11,7 +12,9 @@ import numpy as np
 import pytest
 import torch
 from lightning_fabric import Fabric
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from longtailed import capture
 from longtailed.data import ImageSet, Splits, parse_view
 from longtailed.nn import Network, build_network
 
@@ -77,3 +80,93 @@ def imageset_of() -> Callable[..., ImageSet]:
 @pytest.fixture
 def splits_of() -> Callable[..., Splits]:
     return make_splits
+
+
+class RecordedGraph(TorchDispatchMode):
+    """Stands in for a CUDA graph on the CPU: fixed operations on fixed memory, replayed.
+
+    Every operation that the captured function performs is noted with its arguments, and done again
+    into the same memory at a replay; Python does not run again. What a CUDA capture refuses (a
+    value read by the host, a shape that depends on values, a copy from the host) is refused here.
+    Unlike a CUDA capture it performs the operations once while recording, so what they overwrote
+    is put back.
+    """
+
+    refused = ("_local_scalar_dense", "nonzero", "masked_select", "_unique2", "lift_fresh")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[tuple] = []
+        self.before: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        name = func._schema.name.removeprefix("aten::")
+        masks = [a for a in torch.utils._pytree.tree_leaves(args) if isinstance(a, torch.Tensor)]
+        by_mask = name in {"index", "index_put", "index_put_"} and any(
+            mask.dtype == torch.bool for mask in masks[1:2]
+        )
+        if name in self.refused or by_mask:
+            raise RuntimeError(f"{name} is not permitted when stream is capturing")
+        written = torch.utils._pytree.tree_leaves(
+            [
+                kwargs.get(argument.name, args[place] if place < len(args) else None)
+                for place, argument in enumerate(func._schema.arguments)
+                if argument.alias_info is not None and argument.alias_info.is_write
+            ]
+        )
+        if name == "native_batch_norm":  # its schema does not say that it writes these
+            written += args[3:5]
+        for tensor in written:
+            if isinstance(tensor, torch.Tensor):
+                storage = tensor.untyped_storage()
+                self.before.setdefault(storage.data_ptr(), (storage, storage.clone()))
+        out = func(*args, **kwargs)
+        self.calls.append((func, args, kwargs, out))
+        return out
+
+    def capture(self, function, generators) -> None:
+        states = [generator.get_state() for generator in generators]
+        try:
+            with self:
+                function()
+        finally:
+            for storage, kept in self.before.values():
+                storage.copy_(kept)
+            for generator, state in zip(generators, states, strict=True):
+                generator.set_state(state)
+
+    @torch.no_grad()
+    def replay(self) -> None:
+        for func, args, kwargs, out in self.calls:
+            fresh = [returned.alias_info is None for returned in func._schema.returns]
+            if not func._schema.is_mutable and not any(fresh):
+                continue  # a view
+            again = func(*args, **kwargs)
+            if not fresh:
+                continue
+            pairs = [(out, again)] if len(fresh) == 1 else zip(out, again, strict=True)
+            for is_fresh, pair in zip(fresh, pairs, strict=True):
+                old, new = map(torch.utils._pytree.tree_leaves, pair)
+                for kept, value in zip(old, new, strict=True):
+                    if is_fresh and isinstance(kept, torch.Tensor):
+                        kept.copy_(value)
+
+
+@pytest.fixture
+def recorded_graphs(monkeypatch) -> list[RecordedGraph]:
+    """Make captures possible on the CPU; return the graphs as they are made."""
+    made: list[RecordedGraph] = []
+
+    def make() -> RecordedGraph:
+        made.append(RecordedGraph())
+        return made[-1]
+
+    def without_device(method, fabric, options):
+        stand_in = SimpleNamespace(device=torch.device("cuda"), world_size=fabric.world_size)
+        return obstacle(method, stand_in, options)
+
+    obstacle = capture.obstacle
+    monkeypatch.setattr(capture, "CudaGraph", make)
+    monkeypatch.setattr(capture, "obstacle", without_device)
+    return made

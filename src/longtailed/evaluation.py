@@ -14,6 +14,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from longtailed.calibration import CalibrationBins
+from longtailed.capture import Replayed
 from longtailed.checkpoint import write_atomically
 from longtailed.data import Splits
 from longtailed.methods import Method
@@ -27,6 +28,7 @@ from longtailed.metrics import (
 )
 
 TOP_K = 5
+SMALL = 64  # pixels
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,60 +62,89 @@ def evaluate_split(
     splits: Splits,
     split: str,
     fabric: Fabric,
-    batch_size: int = 512,
+    batch_size: int | None = None,
     groups: Grouping = "auto",
 ) -> Evaluation:
-    """Return the evaluation of a method on a split; the processes share the pass.
+    """Return the evaluation of a method on a split (see `Evaluator`)."""
+    return Evaluator(method, splits, split, fabric, batch_size, groups)()
 
-    `groups` says how classes are grouped by size (see `metrics.class_groups`).
 
-    The method is left in the mode (training or not) that it was in. Nothing is read from the
-    device before the end of the pass.
+class Evaluator:
+    """Evaluates a method on a split, again and again; several processes share each pass.
+
+    `groups` says how classes are grouped by size (see `metrics.class_groups`). The method is left
+    in the mode (training or not) that it was in. Nothing is read from the device before the end
+    of a pass. With `captured`, batches run as CUDA graphs, which see new weights but not a method
+    whose `predict` takes another way in Python.
+
+    By default batches are large: 512 images, on a GPU 2,048 if they are small.
     """
-    was_training = method.training
-    method.eval()
-    bins = CalibrationBins(len(method.class_counts), device=fabric.device)
-    parts: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
-    scan = splits.scan(split, batch_size, rank=fabric.global_rank, world_size=fabric.world_size)
-    try:
-        with torch.inference_mode():
-            for batch in scan:
-                with fabric.autocast():
-                    logits = method.predict(batch.images[0])
-                probabilities = logits.float().softmax(dim=1)
-                bins.update(probabilities, batch.labels)
-                top = probabilities.topk(min(TOP_K, probabilities.shape[1]), dim=1)
-                hit = (top.indices == batch.labels[:, None]).any(dim=1)
-                first = probabilities.argmax(dim=1)
-                parts.append((batch.index, first, probabilities.amax(dim=1), hit))
-    finally:
-        method.train(was_training)
-    labels = splits.imageset(split).labels
-    predictions, confidences, hits = _gather(parts, len(labels), fabric)
-    if fabric.world_size > 1:
-        for tensor in bins.sums():
-            tensor.copy_(cast(Tensor, fabric.all_reduce(tensor, reduce_op="sum")))
-    figures = _figures(labels, predictions, hits, method.class_counts.tolist(), bins, groups)
-    return Evaluation(labels, predictions, confidences, {"split": split, **figures})
 
+    def __init__(
+        self,
+        method: Method,
+        splits: Splits,
+        split: str,
+        fabric: Fabric,
+        batch_size: int | None = None,
+        groups: Grouping = "auto",
+        captured: bool = False,
+    ) -> None:
+        self.method, self.splits, self.split, self.fabric = method, splits, split, fabric
+        self.labels, self.groups = splits.imageset(split).labels, groups
+        self.batch_size = batch_size or self._batch_size()
+        total, device = len(self.labels), fabric.device
+        self.feed = splits.open_scan(
+            split, self.batch_size, rank=fabric.global_rank, world_size=fabric.world_size
+        )
+        self.predictions = torch.zeros(total, dtype=torch.int64, device=device)
+        self.confidences = torch.zeros(total, device=device)
+        self.hits = torch.zeros(total, dtype=torch.uint8, device=device)
+        self.bins = CalibrationBins(len(method.class_counts), device=device)
+        self.score = Replayed(self._score, [self.feed.generator]) if captured else self._score
 
-def _gather(
-    parts: list[tuple[Tensor, Tensor, Tensor, Tensor]], total: int, fabric: Fabric
-) -> tuple[npt.NDArray[Any], ...]:
-    """Return predictions, confidences and hits of all processes, in the split's order.
+    def _batch_size(self) -> int:
+        image = next(self.splits.scan(self.split, batch_size=1)).images[0]
+        small = image.shape[-1] <= SMALL and self.fabric.device.type == "cuda"
+        return 2048 if small else 512
 
-    Every process fills in its share of the images; the sum over processes is the whole.
-    """
-    wholes = []
-    for column, kind in enumerate((torch.int64, torch.float32, torch.uint8), start=1):
-        whole = torch.zeros(total, dtype=kind, device=fabric.device)
-        for part in parts:
-            whole[part[0]] = part[column].to(kind)
-        if fabric.world_size > 1:
-            whole = cast(Tensor, fabric.all_reduce(whole, reduce_op="sum"))
-        wholes.append(whole.cpu().numpy())
-    predictions, confidences, hits = wholes
-    return predictions, confidences, hits.astype(np.bool_)
+    def __call__(self) -> Evaluation:
+        """Return the evaluation of the method as it is now."""
+        for tensor in self._sums():
+            tensor.zero_()
+        was_training = self.method.training
+        self.method.eval()
+        try:
+            with torch.no_grad():
+                for draw in self.feed.ordered_draws():
+                    self.feed.generator.manual_seed(draw.seed)
+                    self.score(draw.tensors)
+        finally:
+            self.method.train(was_training)
+        if self.fabric.world_size > 1:
+            for tensor in self._sums():  # every process has filled in its share of the images
+                tensor.copy_(cast(Tensor, self.fabric.all_reduce(tensor, reduce_op="sum")))
+        predictions, confidences = self.predictions.cpu().numpy(), self.confidences.cpu().numpy()
+        hits = self.hits.cpu().numpy().astype(np.bool_)
+        counts = self.method.class_counts.tolist()
+        figures = _figures(self.labels, predictions, hits, counts, self.bins, self.groups)
+        return Evaluation(self.labels, predictions, confidences, {"split": self.split, **figures})
+
+    def _sums(self) -> list[Tensor]:
+        return [self.predictions, self.confidences, self.hits, *self.bins.sums()]
+
+    def _score(self, inputs: tuple[Tensor, ...]) -> None:
+        """Predict one batch and note the outcome at its images' places."""
+        batch = self.feed.prepare(inputs)
+        with self.fabric.autocast():
+            logits = self.method.predict(batch.images[0])
+        probabilities = logits.float().softmax(dim=1)
+        self.bins.update(probabilities, batch.labels)
+        top = probabilities.topk(min(TOP_K, probabilities.shape[1]), dim=1)
+        hit = (top.indices == batch.labels[:, None]).any(dim=1)
+        self.predictions[batch.index] = probabilities.argmax(dim=1)
+        self.confidences[batch.index] = probabilities.amax(dim=1)
+        self.hits[batch.index] = hit.to(torch.uint8)
 
 
 def _figures(

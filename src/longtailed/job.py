@@ -16,6 +16,7 @@ from lightning_fabric import Fabric
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
+from longtailed.capture import Capture
 from longtailed.data.splits import Splits
 from longtailed.methods.base import Method
 from longtailed.optim import Optimizer
@@ -26,8 +27,9 @@ class FitOptions(BaseModel):
     """How long and how a method is trained.
 
     `batch_size` counts images over all processes. `accumulate` steps share one update;
-    `clip` limits the gradient's norm. Evaluation on the held-out split and the checkpoint come
-    every `evaluate_every` and `checkpoint_every` epochs, and after the last one.
+    `clip` limits the gradient's norm. Evaluation on the held-out split comes every
+    `evaluate_every` epochs, the checkpoint every `checkpoint_every` epochs (None: after the
+    first, and then at the first end of an epoch after ten seconds), and both after the last one.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -39,7 +41,7 @@ class FitOptions(BaseModel):
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
     evaluate_every: int = Field(default=1, ge=1)
-    checkpoint_every: int = Field(default=1, ge=1)
+    checkpoint_every: int | None = Field(default=None, ge=1)
 
 
 class Interrupted(Exception):  # noqa: N818  it is no error
@@ -105,6 +107,9 @@ class Job:
         stage: the stage's number in its recipe.
         label: what the progress bar and metrics call it.
         select_on: split -> the name under which its best epoch is kept.
+        capture: whether steps run as CUDA graphs: "auto" (where that is possible), "always"
+            (else it is an error) or "never".
+        compile: whether the stages of the backbone are compiled for training (torch.compile).
         identity: a text that a checkpoint must carry to be resumed (the recipe's hash).
     """
 
@@ -116,6 +121,8 @@ class Job:
     stage: int = 0
     label: str = "train"
     select_on: dict[str, str] = field(default_factory=dict)
+    capture: Capture = "auto"
+    compile: bool = False
     identity: str = ""
     show_progress: bool = True
     tensorboard: bool = False

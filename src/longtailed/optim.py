@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
-from torch import nn
+from torch import Tensor, nn
 
 from longtailed.errors import LongTailedError
 
@@ -46,8 +46,15 @@ class Optimizer(BaseModel):
             groups = [part for group in groups for part in _split_decay(group)]
         for group in groups:
             group.setdefault("lr_factor", 1.0)
+        on_cuda = next(method.parameters()).is_cuda
         if self.name == "adamw":
-            return torch.optim.AdamW(groups, lr=self.lr, weight_decay=self.weight_decay, fused=True)
+            return torch.optim.AdamW(
+                groups,
+                lr=self.lr,
+                weight_decay=self.weight_decay,
+                fused=True,
+                capturable=on_cuda,
+            )
         return torch.optim.SGD(
             groups,
             lr=self.lr,
@@ -66,6 +73,12 @@ def _split_decay(group: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Set the rate of every group to `lr` times the group's factor."""
+    """Set the rate of every group to `lr` times the group's factor.
+
+    The rate is a tensor beside the parameters, changed in place: a captured step sees the change.
+    """
     for group in optimizer.param_groups:
-        group["lr"] = lr * group["lr_factor"]
+        rate, device = group["lr"], group["params"][0].device
+        if not isinstance(rate, Tensor) or rate.device != device:
+            group["lr"] = torch.zeros((), device=device)
+        group["lr"].fill_(lr * group["lr_factor"])

@@ -212,6 +212,8 @@ class _Runner:
             stage=number,
             label=stage.method,
             select_on=select_on,
+            capture=recipe.capture,
+            compile=recipe.compile,
             identity=recipe.identity,
             show_progress=self.progress,
             tensorboard=self.tensorboard,

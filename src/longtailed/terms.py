@@ -12,25 +12,43 @@ from longtailed.errors import LongTailedError
 
 
 class TermSums:
-    """Sums of named loss terms, kept on the device; nothing is read from it until asked."""
+    """Sums of named loss terms, kept on the device; nothing is read from it until asked.
+
+    All is updated in place, so that a captured step can do it.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self.names: list[str] = []
         self.values = torch.zeros(0, device=device)
         self.first_bad = torch.zeros(0, dtype=torch.int64, device=device)
-        self.steps = 0
+        self.steps = torch.zeros((), dtype=torch.int64, device=device)
+        self._fresh = True
+        self._shown = torch.zeros(0)
 
-    def add(self, terms: dict[str, Tensor], step: int) -> None:
-        """Add the terms of one step (0-based in its epoch)."""
+    def reset(self) -> None:
+        """Begin an epoch."""
+        self.values.zero_()
+        self.first_bad.fill_(-1)
+        self.steps.zero_()
+        self._fresh = True
+
+    def add(self, terms: dict[str, Tensor]) -> None:
+        """Add the terms of the next step of the epoch."""
         values = torch.stack([term.detach().float() for term in terms.values()])
-        if not self.names:
-            self.names = list(terms)
-            self.values = torch.zeros_like(values)
-            self.first_bad = torch.full_like(values, -1, dtype=torch.int64)
+        if self.names != list(terms):
+            if not self._fresh:
+                raise RuntimeError(f"the loss terms changed within an epoch: {list(terms)}.")
+            self._take(list(terms), torch.zeros_like(values))
+        self._fresh = False
         self.values += values
         bad = ~values.isfinite() & (self.first_bad < 0)
-        self.first_bad.masked_fill_(bad, step)
+        self.first_bad.copy_(torch.where(bad, self.steps, self.first_bad))
         self.steps += 1
+
+    def _take(self, names: list[str], values: Tensor) -> None:
+        self.names, self.values = names, values
+        self.first_bad = torch.full_like(values, -1, dtype=torch.int64)
+        self._shown = torch.zeros(len(names), pin_memory=values.is_cuda)
 
     def share(self, fabric: Fabric) -> None:
         """Replace the sums by the mean over processes; a bad term of one is bad for all."""
@@ -50,14 +68,21 @@ class TermSums:
 
     def means(self) -> dict[str, float]:
         """Return the mean of each term over the steps so far (a read from the device)."""
-        return dict(zip(self.names, (self.values / max(self.steps, 1)).tolist(), strict=True))
+        means = self.values / self.steps.clamp(min=1)
+        return dict(zip(self.names, means.tolist(), strict=True))
+
+    def glimpse(self) -> dict[str, float]:
+        """Return the means of about the last glimpse, without waiting for the device."""
+        seen = dict(zip(self.names, self._shown.tolist(), strict=True))
+        self._shown.copy_(self.values / self.steps.clamp(min=1), non_blocking=True)
+        return seen if self.values.is_cuda else self.means()
 
     def state(self) -> dict[str, Any]:
         """Return what the training state keeps of the sums."""
-        return {"names": self.names, "values": self.values.cpu(), "steps": self.steps}
+        return {"names": self.names, "values": self.values.cpu(), "steps": int(self.steps)}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take over what `state` returned."""
-        self.names, self.steps = list(state["names"]), state["steps"]
-        self.values = state["values"].to(self.values.device)
-        self.first_bad = torch.full_like(self.values, -1, dtype=torch.int64)
+        self._take(list(state["names"]), state["values"].to(self.steps.device))
+        self.steps.fill_(state["steps"])
+        self._fresh = state["steps"] == 0

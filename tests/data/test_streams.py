@@ -91,12 +91,12 @@ def test_two_views_of_one_image_differ_and_share_the_label(on_disk):
 
 def test_endless_feed_goes_on_after_an_epoch(on_disk):
     feed = splits_from(on_disk).open("train", Stream(views=("plain",)), 8, seed=1)
-    endless = feed.endless(10)
-    batches = [next(endless).index for _ in range(5)]
+    endless = feed.endless_draws(10)
+    batches = [next(endless).tensors[0] for _ in range(5)]
     expected = [index for epoch in (0, 1) for _, _, index in collect(feed, epoch)]
     assert all(torch.equal(a, b) for a, b in zip(batches, expected, strict=False))
-    resumed = feed.endless(10, first_step=4)
-    assert torch.equal(next(resumed).index, batches[4])
+    resumed = feed.endless_draws(10, first_step=4)
+    assert torch.equal(next(resumed).tensors[0], batches[4])
 
 
 def test_processes_share_an_epoch_without_overlap(on_disk):

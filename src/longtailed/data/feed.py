@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -19,6 +19,16 @@ from longtailed.schedules import epoch_at
 
 if TYPE_CHECKING:
     from longtailed.data.splits import Splits
+
+
+class Draw(NamedTuple):
+    """What one batch is prepared from: `tensors` on the device, and the seed of its augmentation.
+
+    The tensors are positions [N] and, of images that are files, the decoded views, uint8.
+    """
+
+    tensors: tuple[Tensor, ...]
+    seed: int
 
 
 class Feed:
@@ -53,10 +63,16 @@ class Feed:
         share = max(1, len(self.imageset) // world_size)
         self.batch_size = min(wanted // world_size, share)
         self.steps = share // self.batch_size
+        self.generator = torch.Generator(splits.device)
         self._labels = torch.from_numpy(self.imageset.labels).to(splits.device)
         self._loader: DataLoader[tuple[Tensor, ...] | LongTailedError] | None = None
         self._plan = _Plan()
         self._samplers: dict[str, Sampler] = {}
+
+    @property
+    def tensors_per_draw(self) -> int:
+        """The number of tensors of a draw: positions, and views if images are files."""
+        return 1 if self.imageset.in_memory else 1 + len(self.views)
 
     def order(self, epoch: int, epochs: int) -> IntArray:
         """Return this process's positions of an epoch, int64 [steps, batch_size]."""
@@ -76,42 +92,71 @@ class Feed:
 
     def epoch(self, epoch: int, epochs: int, first_step: int = 0) -> Iterator[Batch]:
         """Yield the batches of one epoch from `first_step` on."""
-        yield from self.deliver(list(self.order(epoch, epochs))[first_step:], epoch, first_step)
-
-    def endless(self, epochs: int, first_step: int = 0) -> Iterator[Batch]:
-        """Yield batches for ever, epoch after epoch, from the step `first_step` on."""
-        epoch, step = divmod(first_step, self.steps)
-        while True:
-            yield from self.epoch(epoch, epochs, step)
-            epoch, step = epoch + 1, 0
+        yield from self.deliver(self._rows(epoch, epochs, first_step), epoch, first_step)
 
     def deliver(self, plan: list[IntArray], epoch: int, first_step: int) -> Iterator[Batch]:
         """Yield one batch per row of positions in `plan`."""
+        for draw in self.draws(plan, epoch, first_step):
+            self.generator.manual_seed(draw.seed)
+            yield self.prepare(draw.tensors)
+
+    def ordered(self) -> Iterator[Batch]:
+        """Yield every image once, in order; the last batch may be smaller."""
+        yield from self.deliver(self._ordered_plan(), epoch=0, first_step=0)
+
+    def ordered_draws(self) -> Iterator[Draw]:
+        """Yield what the batches of `ordered` are prepared from."""
+        yield from self.draws(self._ordered_plan(), epoch=0, first_step=0)
+
+    def _ordered_plan(self) -> list[IntArray]:
+        order = np.arange(self.rank, len(self.imageset), self.world_size, dtype=np.int64)
+        return [order[i : i + self.batch_size] for i in range(0, len(order), self.batch_size)]
+
+    def draws_of(self, epoch: int, epochs: int, first_step: int = 0) -> Iterator[Draw]:
+        """Yield what the batches of one epoch are prepared from, from `first_step` on."""
+        yield from self.draws(self._rows(epoch, epochs, first_step), epoch, first_step)
+
+    def endless_draws(self, epochs: int, first_step: int = 0) -> Iterator[Draw]:
+        """Yield what batches are prepared from for ever, from the step `first_step` on."""
+        epoch, step = divmod(first_step, self.steps)
+        while True:
+            yield from self.draws_of(epoch, epochs, step)
+            epoch, step = epoch + 1, 0
+
+    def draws(self, plan: list[IntArray], epoch: int, first_step: int) -> Iterator[Draw]:
+        """Yield one draw per row of positions in `plan`."""
         if not plan:
             return
-        views, device = self._batch_views(), self.splits.device
-        generator = torch.Generator(device)
         source = self._resident(plan) if self.imageset.in_memory else self._decoded(plan, epoch)
-        for step, (index, images) in enumerate(source, start=first_step):
-            seed = step_seed(self.seed, self.name, "augment", epoch, step, self.rank)
-            generator.manual_seed(seed)
-            views_of_batch = self.splits.prepare(images, views, generator)
-            yield Batch(views_of_batch, self._labels[index], index)
+        for step, tensors in enumerate(source, start=first_step):
+            yield Draw(tensors, step_seed(self.seed, self.name, "augment", epoch, step, self.rank))
 
-    def _batch_views(self) -> list[View]:
+    def prepare(self, tensors: tuple[Tensor, ...]) -> Batch:
+        """Return the batch of a draw's tensors, augmented with `self.generator` as it stands.
+
+        Everything here happens on the device and reads nothing back.
+        """
+        index, *images = tensors
         if self.imageset.in_memory:
-            return self.views
-        return [View(view.batch_ops) for view in self.views]
+            pixels, views = self.splits.pixels(self.stream.split), self.views
+            images = [pixels[index]] * len(views)
+        else:
+            views = [View(view.batch_ops) for view in self.views]
+        prepared = self.splits.prepare(images, views, self.generator)
+        return Batch(prepared, self._labels[index], index)
 
-    def _resident(self, plan: list[IntArray]) -> Iterator[tuple[Tensor, tuple[Tensor, ...]]]:
-        pixels = self.splits.pixels(self.stream.split)
-        whole = torch.from_numpy(np.concatenate(plan)).to(pixels.device)  # one copy an epoch
-        for index in torch.split(whole, [len(positions) for positions in plan]):
-            yield index, (pixels[index],) * len(self.views)
+    def _rows(self, epoch: int, epochs: int, first_step: int) -> list[IntArray]:
+        return list(self.order(epoch, epochs))[first_step:]
 
-    def _decoded(
-        self, plan: list[IntArray], epoch: int
-    ) -> Iterator[tuple[Tensor, tuple[Tensor, ...]]]:
+    def _resident(self, plan: list[IntArray]) -> Iterator[tuple[Tensor, ...]]:
+        device, positions = self.splits.device, torch.from_numpy(np.concatenate(plan))
+        if device.type == "cuda":
+            positions = positions.pin_memory()  # else the copy would wait for the device
+        whole = positions.to(device, non_blocking=True)  # one copy an epoch
+        for index in torch.split(whole, [len(row) for row in plan]):
+            yield (index,)
+
+    def _decoded(self, plan: list[IntArray], epoch: int) -> Iterator[tuple[Tensor, ...]]:
         if self._loader is None:
             dataset = _DecodingDataset(self.imageset, self.views)
             self._loader = DataLoader(
@@ -128,11 +173,7 @@ class Feed:
         for loaded in self._loader:
             if isinstance(loaded, LongTailedError):
                 raise loaded
-            index, *images = loaded
-            yield (
-                index.to(device, non_blocking=True),
-                tuple(image.to(device, non_blocking=True) for image in images),
-            )
+            yield tuple(tensor.to(device, non_blocking=True) for tensor in loaded)
 
 
 class _Plan:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -82,14 +81,23 @@ class Splits:
         seed: int = 0,
     ) -> Iterator[Batch]:
         """Yield every image of a split once, in order (of several processes: every k-th one)."""
+        yield from self.open_scan(split, batch_size, view, rank, world_size, seed).ordered()
+
+    def open_scan(
+        self,
+        split: str,
+        batch_size: int = 512,
+        view: str = "test",
+        rank: int = 0,
+        world_size: int = 1,
+        seed: int = 0,
+    ) -> Feed:
+        """Return a feed for ordered passes over a split."""
         stream = Stream(views=(view,), split=split)
-        feed = Feed(self, "scan", stream, batch_size * world_size, seed, rank, world_size)
-        order = np.arange(rank, len(self.imageset(split)), world_size, dtype=np.int64)
-        plan = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
-        yield from feed.deliver(plan, epoch=0, first_step=0)
+        return Feed(self, "scan", stream, batch_size * world_size, seed, rank, world_size)
 
     def prepare(
-        self, images: tuple[Tensor, ...], views: Sequence[View], generator: torch.Generator
+        self, images: Sequence[Tensor], views: Sequence[View], generator: torch.Generator
     ) -> tuple[Tensor, ...]:
         """Return normalised views, float32 [N, 3, H, W] each, of uint8 images on the device."""
         statistics = (*self.mean, *self.std)

@@ -18,22 +18,47 @@ class Progress:
     """Where training stands: 0-based `epoch` of `epochs`, 0-based `step` of `steps` in the epoch.
 
     `lr` is the base learning rate of this epoch. `lr_tensor` and `fraction_tensor` hold the rate
-    and epoch / epochs as 0-d float32 tensors on the device, so that a captured step sees them
-    change. `generator` lives on the device and is re-seeded before each step from
-    (seed, epoch, step): whatever a method draws from it is the same after a resume.
+    and epoch / epochs as 0-d float32 tensors on the device. `generator` lives on the device and is
+    re-seeded before each step from (seed, epoch, step): whatever a method draws from it is the
+    same after a resume.
+
+    A step may be captured in a CUDA graph, in which Python values are fixed. What a step asks here
+    on the host is therefore noted, and the step is captured anew when an answer changes: rarely
+    for `reached`, every epoch for `epoch`, `fraction` and `lr` (so use the tensors), every step
+    for `step` (which makes capture impossible).
     """
 
     def __init__(self, epochs: int, steps: int, generator: torch.Generator) -> None:
         self.epochs, self.steps, self.generator = epochs, steps, generator
-        self.epoch, self.step, self.lr = 0, 0, 0.0
+        self._now = {"epoch": 0, "step": 0, "lr": 0.0}
+        self._answers: dict[tuple[Any, ...], Any] = {}
         self.lr_tensor = torch.zeros((), device=generator.device)
         self.fraction_tensor = torch.zeros((), device=generator.device)
 
     def enter(self, epoch: int, lr: float) -> None:
         """Begin an epoch at the base learning rate `lr`."""
-        self.epoch, self.lr = epoch, lr
+        self._now |= {"epoch": epoch, "lr": lr}
         self.lr_tensor.fill_(lr)
         self.fraction_tensor.fill_(epoch / self.epochs)
+
+    def begin_step(self, step: int) -> None:
+        """Begin a step of the epoch."""
+        self._now["step"] = step
+
+    @property
+    def epoch(self) -> int:
+        """The epoch, from 0."""
+        return int(self._ask("epoch"))
+
+    @property
+    def step(self) -> int:
+        """The step of the epoch, from 0."""
+        return int(self._ask("step"))
+
+    @property
+    def lr(self) -> float:
+        """The base learning rate of the epoch."""
+        return float(self._ask("lr"))
 
     @property
     def fraction(self) -> float:
@@ -42,7 +67,25 @@ class Progress:
 
     def reached(self, start: float) -> bool:
         """Return whether the epoch that `start` names has come (see `schedules.epoch_at`)."""
-        return self.epoch >= epoch_at(start, self.epochs)
+        return bool(self._ask("reached", start))
+
+    def watch(self) -> dict[tuple[Any, ...], Any]:
+        """Return a record that fills with every question asked from now on, and its answer."""
+        self._answers = {}
+        return self._answers
+
+    def agrees(self, answers: dict[tuple[Any, ...], Any]) -> bool:
+        """Return whether the same questions would be answered the same now."""
+        return all(self._answer(*question) == answer for question, answer in answers.items())
+
+    def _ask(self, *question: Any) -> float:
+        answer = self._answers[question] = self._answer(*question)
+        return answer
+
+    def _answer(self, kind: str, start: float = 0.0) -> float:
+        if kind == "reached":
+            return self._now["epoch"] >= epoch_at(start, self.epochs)
+        return self._now[kind]
 
 
 class Run(Protocol):
@@ -69,7 +112,8 @@ class Method(nn.Module):
     """
 
     streams: Mapping[str, Stream] = {"train": Stream()}
-    static_shapes: bool = True
+    static_shapes: bool = True  # False: a step cannot be captured in a CUDA graph
+    compilable: ClassVar[bool] = True  # False: the backbone cannot go through torch.compile
     head: ClassVar[str | None] = None  # the kind of head it needs; None: any
     saved_prefixes: ClassVar[tuple[str, ...]] = ("network.",)  # the state that `predict` needs
 

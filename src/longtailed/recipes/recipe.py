@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from longtailed.capture import Capture
 from longtailed.data.views import parse_view
 from longtailed.errors import LongTailedError
 from longtailed.job import FitOptions
@@ -127,10 +128,12 @@ class Stage(FitOptions):
 class Recipe(BaseModel):
     """Data, network and a list of stages.
 
-    `precision` "bf16" computes the network in bfloat16 (losses stay float32). `protocol`
-    "published" also reports the best epoch on the test split, labelled as such. `groups` says how
-    classes are grouped by size in the figures: "counts", "terciles", or "auto" (counts, but
-    terciles if a group would be empty).
+    `precision` "bf16" computes the network in bfloat16 (losses stay float32). `capture` says
+    whether training steps run as CUDA graphs: "auto" (wherever possible), "always" (else it is an
+    error) or "never"; `compile` whether the backbone's stages are compiled (torch.compile), which
+    takes minutes once and pays in long runs only. `protocol` "published" also reports the best
+    epoch on the test split, labelled as such. `groups` says how classes are grouped by size in the
+    figures: "counts", "terciles", or "auto" (counts, but terciles if a group would be empty).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True)
@@ -142,6 +145,8 @@ class Recipe(BaseModel):
     seed: int = Field(default=0, ge=0, lt=2**63)
     precision: Literal["32", "bf16"] = "32"
     channels_last: bool = True
+    capture: Capture = "auto"
+    compile: bool = False
     protocol: Literal["honest", "published"] = "honest"
     groups: Grouping = "auto"
 

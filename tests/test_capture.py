@@ -1,0 +1,190 @@
+"""Captured steps do what eager steps do, bit for bit, and step aside where they cannot."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+import torch
+from lightning_fabric import Fabric
+
+from longtailed.capture import Replayed, decide_capture
+from longtailed.errors import LongTailedError
+from longtailed.evaluation import Evaluator
+from longtailed.fit import fit
+from longtailed.job import FitOptions, Interrupted, Job
+from longtailed.methods import METHODS, CrossEntropy, Progress, build_method, method_class
+from longtailed.optim import Optimizer
+from longtailed.schedules import Schedule
+
+COUNTS = [24, 12, 6, 3]
+OPTIONS = FitOptions(
+    epochs=5,
+    batch_size=12,
+    optimizer=Optimizer(lr=0.05),
+    schedule=Schedule(kind="step", warmup=1, milestones=(4,), gamma=0.1),
+    clip=1.0,
+)
+
+
+@pytest.fixture
+def job(fabric, splits):
+    def make(capture="always", options=OPTIONS, **changes) -> Job:
+        return Job(fabric, splits, options, capture=capture, show_progress=False, **changes)
+
+    return make
+
+
+@pytest.fixture
+def build(small_network):
+    def make(name="ce", **options):
+        network = small_network(4, method_class(name).head or "linear")
+        return build_method(name, network, COUNTS, **options)
+
+    return make
+
+
+def assert_equal_states(one, other):
+    for key, tensor in one.state_dict().items():
+        assert torch.equal(tensor, other.state_dict()[key]), key
+
+
+@pytest.mark.parametrize("name", sorted(METHODS))
+def test_captured_and_eager_training_are_equal(name, build, job, recorded_graphs):
+    eager, captured = build(name), build(name)
+    if not eager.static_shapes:
+        pytest.skip("this method says that its shapes vary")
+    fit(eager, job("never"))
+    assert not recorded_graphs
+    fit(captured, job("always"))
+    assert recorded_graphs
+    assert_equal_states(eager, captured)
+
+
+def test_a_new_phase_is_captured_anew(build, job, recorded_graphs):
+    fit(build("ce", weighting="inverse", weighting_start=3), job())
+    assert len(recorded_graphs) == 2
+
+
+def test_a_rate_read_on_the_host_is_captured_anew_in_every_epoch(
+    small_network, job, recorded_graphs, splits
+):
+    class Halved(CrossEntropy):
+        def loss(self, batches, progress):
+            terms = super().loss(batches, progress)
+            return {name: term * progress.lr for name, term in terms.items()}
+
+    long = OPTIONS.model_copy(update={"batch_size": 6})  # 7 steps an epoch
+    eager, captured = Halved(small_network(), COUNTS), Halved(small_network(), COUNTS)
+    fit(eager, job("never", long))
+    fit(captured, job("always", long))
+    rates = {OPTIONS.schedule.factor(epoch, 5) for epoch in range(5)}
+    assert 1 < len(recorded_graphs) == len(rates)
+    assert_equal_states(eager, captured)
+
+
+class ReadsTheLoss(CrossEntropy):
+    def loss(self, batches, progress):
+        terms = super().loss(batches, progress)
+        return {name: term if term.item() > 0 else 2 * term for name, term in terms.items()}
+
+
+class ReadsTheStep(CrossEntropy):
+    def loss(self, batches, progress):
+        terms = super().loss(batches, progress)
+        return {name: term * (1 + progress.step) for name, term in terms.items()}
+
+
+@pytest.mark.parametrize(
+    ("method", "reason"), [(ReadsTheLoss, "_local_scalar_dense"), (ReadsTheStep, "progress.step")]
+)
+def test_a_step_that_cannot_be_captured_runs_eagerly(
+    method, reason, small_network, job, recorded_graphs
+):
+    eager, captured = method(small_network(), COUNTS), method(small_network(), COUNTS)
+    fit(eager, job("never"))
+    with pytest.warns(UserWarning, match=f"one kernel at a time.*{reason}"):
+        fit(captured, job("auto"))
+    assert len(recorded_graphs) == 1
+    assert_equal_states(eager, captured)
+    with pytest.raises(LongTailedError, match=f"cannot be captured: .*{reason}"):
+        fit(method(small_network(), COUNTS), job("always"))
+
+
+def test_an_interrupted_captured_run_ends_with_the_same_weights(
+    build, job, recorded_graphs, tmp_path, monkeypatch
+):
+    whole = build()
+    fit(whole, job())
+
+    stopping = build()
+    asked = iter([0] * 8)
+    monkeypatch.setattr("longtailed.fit._Fit._asked_to_stop", lambda self: next(asked, 15))
+    with pytest.raises(Interrupted):
+        fit(stopping, job(directory=tmp_path))
+    monkeypatch.undo()
+    resumed = build()
+    fit(resumed, job("never", directory=tmp_path))
+    assert_equal_states(whole, resumed)
+
+
+def test_captured_evaluation_equals_eager_evaluation(build, splits, fabric, recorded_graphs):
+    method = build()
+    eager, captured = (
+        Evaluator(method, splits, "test", fabric, batch_size=5, captured=captured)
+        for captured in (False, True)
+    )
+    for _ in range(2):
+        ours, theirs = captured(), eager()
+        assert ours.figures == theirs.figures
+        assert (ours.confidences == theirs.confidences).all()
+        with torch.no_grad():
+            method.network.head.weight.mul_(-1)  # a graph sees weights change in place
+    assert len(recorded_graphs) == 1
+
+
+def test_inputs_of_another_shape_are_handled_eagerly(recorded_graphs):
+    sums = torch.zeros(2)
+    add = Replayed(lambda inputs: sums.add_(torch.stack([inputs[0].sum(), sums[0]])))
+    for size in (3, 3, 3, 3, 2, 3):
+        add((torch.ones(size),))
+    assert sums[0] == 17
+    assert add.captures == 1
+
+
+def test_progress_tells_which_answers_have_changed():
+    progress = Progress(10, 5, torch.Generator())
+    progress.enter(3, 0.1)
+    answers = progress.watch()
+    assert progress.reached(4) is False
+    assert progress.reached(0.3) is True
+    assert progress.agrees(answers)
+    progress.enter(4, 0.1)
+    assert not progress.agrees(answers)
+
+
+def test_capture_is_refused_in_one_sentence(build, fabric):
+    method = build()
+    with pytest.raises(LongTailedError, match=r"only a CUDA device captures steps.*capture=auto"):
+        decide_capture("always", method, fabric, OPTIONS)
+    with warnings.catch_warnings(action="error"):
+        assert not decide_capture("auto", method, fabric, OPTIONS)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [("shapes", "vary in shape"), ("processes", "several processes"), ("accumulate", "share an")],
+)
+def test_on_a_gpu_the_reason_for_eager_steps_is_told(
+    build, fabric, recorded_graphs, change, reason, monkeypatch
+):
+    method, options = build(), OPTIONS
+    if change == "shapes":
+        method.static_shapes = False
+    elif change == "processes":
+        monkeypatch.setattr(Fabric, "world_size", 2)
+    else:
+        options = OPTIONS.model_copy(update={"accumulate": 2})
+    with pytest.raises(LongTailedError, match=reason):
+        decide_capture("always", method, fabric, options)
+    assert not decide_capture("never", method, fabric, options)
