@@ -47,6 +47,54 @@ def print_spread(figures: Mapping[str, tuple[float, float | None]], runs: int) -
         print(f"  {name.replace('_', ' '):18}{100 * mean:6.2f}{shown}")
 
 
+def print_bench(result: Mapping[str, Any]) -> None:
+    """Print what `bench` measured as a table, with the floor that it is compared to."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    columns = {
+        "variant": None,
+        "ms/step": "ms_per_step",
+        "images/s": "images_per_second",
+        "/ bare": "ratio_to_bare",
+        "data": "data_share",
+        "of floor": "fraction_of_floor",
+        "ops/step": "operations_per_step",
+        "launches/step": "launches_per_step",
+        "MiB": "peak_memory_mib",
+    }
+    rows = result["variants"]
+    shown = {
+        title: key
+        for title, key in columns.items()
+        if key is None or any(key in row for row in rows.values())
+    }
+    for title in shown:
+        table.add_column(title, justify="left" if title == "variant" else "right", no_wrap=True)
+    for name, row in rows.items():
+        cells = [_cell(key, row.get(key)) for key in shown.values() if key is not None]
+        table.add_row(name, *cells)
+    Console().print(table)
+    floor, hardware = result["floor"], result["hardware"]
+    print(
+        f"{result['network']}, {result['method']}, batch {result['batch_size']}, "
+        f"{result['image_size']} px, precision {result['precision']} on "
+        f"{hardware['gpu'] or hardware['cpu']}, {result['threads']} threads."
+    )
+    print(
+        f"Floor {floor['ms_per_step']:.3g} ms: {floor['gflop_per_step']:.4g} GFLOP at "
+        f"{floor['measured_tflop_per_second']:.3g} TFLOP/s, or "
+        f"{floor['least_traffic_mb_per_step']:.4g} MB at {floor['measured_gb_per_second']:.3g} "
+        "GB/s (a matrix product and a copy measured just now)."
+    )
+
+
+def _cell(key: str, value: float | None) -> str:
+    if value is None:
+        return "-"
+    if key in {"data_share", "fraction_of_floor"}:
+        return f"{100 * value:.1f} %"
+    return f"{value:,.3f}" if key == "ratio_to_bare" else f"{value:,.4g}"
+
+
 def _percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.2f}"
 
