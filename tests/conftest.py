@@ -149,7 +149,8 @@ class RecordedGraph(TorchDispatchMode):
             for is_fresh, pair in zip(fresh, pairs, strict=True):
                 old, new = map(torch.utils._pytree.tree_leaves, pair)
                 for kept, value in zip(old, new, strict=True):
-                    if is_fresh and isinstance(kept, torch.Tensor):
+                    written = isinstance(kept, torch.Tensor) and not kept._is_zerotensor()
+                    if is_fresh and written:
                         kept.copy_(value)
 
 

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a C
 COUNTS = [24, 12, 6, 3]
 OPTIONS = FitOptions(
     epochs=4,
-    batch_size=12,
+    batch_size=6,
     optimizer=Optimizer(lr=0.02),
     schedule=Schedule(kind="step", warmup=1, milestones=(3,), gamma=0.1),
 )
