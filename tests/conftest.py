@@ -89,10 +89,14 @@ class RecordedGraph(TorchDispatchMode):
     into the same memory at a replay; Python does not run again. What a CUDA capture refuses (a
     value read by the host, a shape that depends on values, a copy from the host) is refused here.
     Unlike a CUDA capture it performs the operations once while recording, so what they overwrote
-    is put back.
+    is put back. Like one, it leaves generators in disorder when it fails.
     """
 
-    refused = ("_local_scalar_dense", "nonzero", "masked_select", "_unique2", "lift_fresh")
+    refused = (
+        "_local_scalar_dense", "nonzero", "masked_select", "lift_fresh", "equal", "bincount",
+        "_unique", "_unique2", "unique_dim", "unique_consecutive", "unique_dim_consecutive",
+        "repeat_interleave",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         super().__init__()
@@ -107,7 +111,7 @@ class RecordedGraph(TorchDispatchMode):
             mask.dtype == torch.bool for mask in masks[1:2]
         )
         if name in self.refused or by_mask:
-            raise RuntimeError(f"{name} is not permitted when stream is capturing")
+            self.refuse(name)()
         written = torch.utils._pytree.tree_leaves(
             [
                 kwargs.get(argument.name, args[place] if place < len(args) else None)
@@ -127,14 +131,27 @@ class RecordedGraph(TorchDispatchMode):
 
     def capture(self, function, generators) -> None:
         states = [generator.get_state() for generator in generators]
-        try:
-            with self:
-                function()
-        finally:
-            for storage, kept in self.before.values():
-                storage.copy_(kept)
-            for generator, state in zip(generators, states, strict=True):
-                generator.set_state(state)
+        with pytest.MonkeyPatch.context() as patch:
+            for name in ("tolist", "numpy", "cpu"):
+                patch.setattr(torch.Tensor, name, self.refuse(name))
+            try:
+                with self:
+                    function()
+            except RuntimeError:
+                states = [torch.Generator().manual_seed(666).get_state()] * len(states)
+                raise
+            finally:
+                for storage, kept in self.before.values():
+                    storage.copy_(kept)
+                for generator, state in zip(generators, states, strict=True):
+                    generator.set_state(state)
+
+    @staticmethod
+    def refuse(name: str):
+        def refused(*_args, **_kwargs):
+            raise RuntimeError(f"{name} is not permitted when stream is capturing")
+
+        return refused
 
     @torch.no_grad()
     def replay(self) -> None:
@@ -154,6 +171,17 @@ class RecordedGraph(TorchDispatchMode):
                         kept.copy_(value)
 
 
+def on_cuda(fabric: Fabric) -> SimpleNamespace:
+    """Return what a capture asks of a Fabric, with the answers of one on a GPU."""
+    answers = {name: getattr(fabric, name) for name in ("world_size", "is_global_zero")}
+    return SimpleNamespace(device=torch.device("cuda"), **answers)
+
+
+@pytest.fixture
+def fabric_on_cuda(fabric) -> SimpleNamespace:
+    return on_cuda(fabric)
+
+
 @pytest.fixture
 def recorded_graphs(monkeypatch) -> list[RecordedGraph]:
     """Make captures possible on the CPU; return the graphs as they are made."""
@@ -164,8 +192,7 @@ def recorded_graphs(monkeypatch) -> list[RecordedGraph]:
         return made[-1]
 
     def without_device(method, fabric, options):
-        stand_in = SimpleNamespace(device=torch.device("cuda"), world_size=fabric.world_size)
-        return obstacle(method, stand_in, options)
+        return obstacle(method, on_cuda(fabric), options)
 
     obstacle = capture.obstacle
     monkeypatch.setattr(capture, "CudaGraph", make)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 import torch
@@ -10,16 +11,17 @@ from torch import nn
 
 from longtailed.bench import append, bench
 from longtailed.errors import LongTailedError
-from longtailed.floor import Floor, step_floor
+from longtailed.floor import large_copy, least_work, matrix_product
 from longtailed.profiling import count_operations
 
 SMALL = {"data": "digits", "network": "resnet8", "overrides": ["batch_size=16"]}
 
 
 @pytest.fixture(autouse=True)
-def quick_floor(monkeypatch):
-    monkeypatch.setattr("longtailed.floor.matrix_product_speed", lambda device, dtype: 1e9)
-    monkeypatch.setattr("longtailed.floor.copy_speed", lambda device: 0.5e9)
+def small_references(monkeypatch):
+    product = (lambda: time.sleep(1e-3)), 1e6
+    monkeypatch.setattr("longtailed.bench.matrix_product", lambda device, dtype: product)
+    monkeypatch.setattr("longtailed.bench.large_copy", lambda device: product)
 
 
 def test_variants_are_compared_with_a_bare_loop(recorded_graphs):
@@ -35,18 +37,27 @@ def test_variants_are_compared_with_a_bare_loop(recorded_graphs):
     bare, eager = (result["variants"][name]["operations_per_step"] for name in ("bare", "eager"))
     assert 50 < bare < eager < 2 * bare
     assert len(recorded_graphs) == 2  # the step, and its data alone
+    assert result["ms_per_step_of"].keys() == {"data", "data, captured"}
+    assert result["recipe"]["network"] == {"name": "resnet8"}
     assert result["versions"]["torch"] == torch.__version__
 
 
 def test_floor_is_the_slower_of_arithmetic_and_traffic():
     network = nn.Sequential(nn.Conv2d(3, 4, 1, bias=False), nn.Flatten(), nn.Linear(16, 2))
-    floor = step_floor(network, torch.zeros(5, 3, 2, 2), torch.zeros(5).long(), torch.float32)
+    work = least_work(network, torch.zeros(5, 3, 2, 2), torch.zeros(5).long(), torch.float32)
     convolution, linear = 2 * 5 * 4 * 3 * 4, 2 * 5 * 16 * 2
     # Forward and weight gradient of both, and the gradient of the linear layer's input.
-    assert floor.operations == 2 * convolution + 3 * linear
-    assert floor.traffic == 4 * (5 * 4 * 2 * 2) * 4
-    assert floor.seconds == floor.traffic / 0.5e9 > floor.operations / 1e9
-    assert Floor(4.0, 1.0, 2.0, 1.0).seconds == 2.0
+    assert work.operations == 2 * convolution + 3 * linear
+    assert work.traffic == 4 * (5 * 4 * 2 * 2) * 4
+    assert work.seconds(work.operations, 2 * work.traffic) == 1
+    assert work.seconds(work.operations, work.traffic / 2) == 2
+
+
+@pytest.mark.parametrize("make", [lambda d: matrix_product(d, torch.float32), large_copy])
+def test_references_do_what_they_count(make):
+    work, amount = make(torch.device("cpu"))
+    assert amount > 1e8
+    assert isinstance(work(), torch.Tensor)
 
 
 def test_operations_are_counted_without_views():

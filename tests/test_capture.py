@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import warnings
+import weakref
 
 import pytest
 import torch
-from lightning_fabric import Fabric
 
 from longtailed.capture import Replayed, decide_capture
+from longtailed.data.views import OPS, parse_view
 from longtailed.errors import LongTailedError
 from longtailed.evaluation import Evaluator
 from longtailed.fit import fit
@@ -94,8 +96,39 @@ class ReadsTheStep(CrossEntropy):
         return {name: term * (1 + progress.step) for name, term in terms.items()}
 
 
+class ReadsInBackward(CrossEntropy):
+    def loss(self, batches, progress):
+        terms = super().loss(batches, progress)
+        return {name: _ReadInBackward.apply(term) for name, term in terms.items()}
+
+
+class _ReadInBackward(torch.autograd.Function):
+    @staticmethod
+    def forward(_context, term):
+        return term.clone()
+
+    @staticmethod
+    def backward(_context, gradient):
+        return gradient * (1 + 0 * gradient.flatten()[0].item())
+
+
+class FailsLateInBackward(CrossEntropy):
+    """Its images ask for a gradient, which comes last, when weights have theirs already."""
+
+    def loss(self, batches, progress):
+        batch = batches["train"]
+        images = _ReadInBackward.apply(batch.images[0].requires_grad_())
+        return {"loss": torch.nn.functional.cross_entropy(self.network(images), batch.labels)}
+
+
 @pytest.mark.parametrize(
-    ("method", "reason"), [(ReadsTheLoss, "_local_scalar_dense"), (ReadsTheStep, "progress.step")]
+    ("method", "reason"),
+    [
+        (ReadsTheLoss, "_local_scalar_dense"),
+        (ReadsTheStep, "progress.step"),
+        (ReadsInBackward, "_local_scalar_dense"),
+        (FailsLateInBackward, "_local_scalar_dense"),
+    ],
 )
 def test_a_step_that_cannot_be_captured_runs_eagerly(
     method, reason, small_network, job, recorded_graphs
@@ -127,27 +160,56 @@ def test_an_interrupted_captured_run_ends_with_the_same_weights(
     assert_equal_states(whole, resumed)
 
 
-def test_captured_evaluation_equals_eager_evaluation(build, splits, fabric, recorded_graphs):
+@pytest.mark.parametrize("batch_size", [5, 20])
+def test_captured_evaluation_equals_eager_evaluation(
+    build, splits, fabric, recorded_graphs, batch_size
+):
     method = build()
     eager, captured = (
-        Evaluator(method, splits, "test", fabric, batch_size=5, captured=captured)
+        Evaluator(method, splits, "test", fabric, batch_size, captured=captured)
         for captured in (False, True)
     )
-    for _ in range(2):
+    for _ in range(5):
         ours, theirs = captured(), eager()
         assert ours.figures == theirs.figures
         assert (ours.confidences == theirs.confidences).all()
         with torch.no_grad():
             method.network.head.weight.mul_(-1)  # a graph sees weights change in place
     assert len(recorded_graphs) == 1
+    assert captured.replayed.inputs[0].shape == (batch_size,)
+
+
+VIEWS = [
+    "pad_crop(2), flip, cutout(6), auto_augment",
+    "resized_crop(12), color_jitter(0.4, 0.4, 0.4, 0.1, p=0.8), grayscale(0.2), blur(p=0.5)",
+    "resize(14), center_crop(12), rand_augment(2, 10)",
+]
+
+
+def test_the_views_below_hold_every_operation():
+    used = {op.name for text in VIEWS for op in parse_view(text).ops}
+    assert used == set(OPS)
+
+
+@pytest.mark.parametrize("text", VIEWS)
+def test_augmentation_can_be_captured(text, recorded_graphs):
+    view, generator = parse_view(text), torch.Generator()
+    replayed = Replayed([generator])
+    images = torch.randint(0, 256, (4, 3, 16, 16), dtype=torch.uint8)
+    seen = torch.zeros_like(view(images, generator))
+    for seed in range(6):
+        generator.manual_seed(seed)
+        replayed(lambda inputs: seen.copy_(view(inputs[0], generator)), (images,))
+        assert torch.equal(seen, view(images, torch.Generator().manual_seed(seed)))
+    assert replayed.captures == 1
 
 
 def test_inputs_of_another_shape_are_handled_eagerly(recorded_graphs):
     sums = torch.zeros(2)
-    add = Replayed(lambda inputs: sums.add_(torch.stack([inputs[0].sum(), sums[0]])))
-    for size in (3, 3, 3, 3, 2, 3):
-        add((torch.ones(size),))
-    assert sums[0] == 17
+    add = Replayed()
+    for size in (3, 2, 3, 3, 2, 3, 3):
+        add(lambda inputs: sums.add_(inputs[0].sum()), (torch.ones(size),))
+    assert sums[0] == 19
     assert add.captures == 1
 
 
@@ -174,16 +236,48 @@ def test_capture_is_refused_in_one_sentence(build, fabric):
     ("change", "reason"),
     [("shapes", "vary in shape"), ("processes", "several processes"), ("accumulate", "share an")],
 )
-def test_on_a_gpu_the_reason_for_eager_steps_is_told(
-    build, fabric, recorded_graphs, change, reason, monkeypatch
-):
+def test_on_a_gpu_the_reason_for_eager_steps_is_told(build, fabric_on_cuda, change, reason):
     method, options = build(), OPTIONS
     if change == "shapes":
         method.static_shapes = False
     elif change == "processes":
-        monkeypatch.setattr(Fabric, "world_size", 2)
+        fabric_on_cuda.world_size = 2
     else:
         options = OPTIONS.model_copy(update={"accumulate": 2})
+    with pytest.warns(UserWarning, match=f"one kernel at a time: .*{reason}"):
+        assert not decide_capture("auto", method, fabric_on_cuda, options)
     with pytest.raises(LongTailedError, match=reason):
-        decide_capture("always", method, fabric, options)
-    assert not decide_capture("never", method, fabric, options)
+        decide_capture("always", method, fabric_on_cuda, options)
+    with warnings.catch_warnings(action="error"):
+        assert not decide_capture("never", method, fabric_on_cuda, options)
+
+
+def test_on_a_gpu_steps_are_captured_by_default(build, fabric_on_cuda):
+    assert decide_capture("auto", build(), fabric_on_cuda, OPTIONS)
+
+
+def test_a_buffer_put_in_anothers_place_is_noticed(small_network, job, recorded_graphs):
+    class Replacing(CrossEntropy):
+        def end_epoch(self, run, progress):
+            self.weights = self.weights * 0.5
+
+        def current_weights(self, progress):
+            return self.weights * torch.arange(1.0, 5.0)
+
+    eager, captured = Replacing(small_network(), COUNTS), Replacing(small_network(), COUNTS)
+    fit(eager, job("never"))
+    fit(captured, job("always"))
+    assert len(recorded_graphs) == OPTIONS.epochs
+    assert_equal_states(eager, captured)
+
+
+def test_nothing_is_kept_alive_by_cycles(build, job, recorded_graphs):
+    gc.collect()
+    gc.disable()
+    try:
+        fit(build(), job())
+        alive = [weakref.ref(graph) for graph in recorded_graphs]
+        recorded_graphs.clear()
+        assert not any(graph() for graph in alive)
+    finally:
+        gc.enable()

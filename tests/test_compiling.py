@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from functools import partial
 
 import pytest
@@ -57,3 +58,15 @@ def test_a_method_that_cannot_be_compiled_says_so(small_network):
 
     with pytest.raises(LongTailedError, match="Forward cannot be compiled"):
         compiled_stages(Forward(small_network(), COUNTS)).__enter__()
+
+
+def test_a_compiler_that_fails_is_one_sentence(small_network, monkeypatch):
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=_fail))
+    method = CrossEntropy(small_network(), COUNTS)
+    refused = pytest.raises(LongTailedError, match=r"stage 0 .* cannot be compiled: .*no compiler")
+    with compiled_stages(method), warnings.catch_warnings(action="ignore"), refused:
+        method.network(torch.zeros(2, 3, 16, 16))
+
+
+def _fail(_graph, _inputs):
+    raise RuntimeError("no compiler here")

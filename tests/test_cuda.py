@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from longtailed.capture import side_stream
 from longtailed.engine import make_fabric
 from longtailed.evaluation import Evaluator
 from longtailed.fit import fit
@@ -83,7 +84,7 @@ def test_no_captured_step_waits_for_the_device(name, build, job):
     if not method.static_shapes:
         pytest.skip("this method says that its shapes vary")
     steps = Steps(method, job("always", epochs=9), torch.Generator("cuda"))
-    with torch.cuda.stream(torch.cuda.Stream()):
+    with side_stream(torch.device("cuda")):
         for epoch in range(3):
             steps.enter(epoch)
             taken = list(steps.run())
@@ -93,7 +94,15 @@ def test_no_captured_step_waits_for_the_device(name, build, job):
             assert list(steps.run()) == taken
         finally:
             torch.cuda.set_sync_debug_mode("default")
-        assert steps.take.captures == 1
+        assert steps.replayed.captures == 1
+
+
+@pytest.mark.filterwarnings("ignore:.*deterministic.*")
+def test_adamw_is_captured(build, job):
+    adamw = Optimizer(name="adamw", lr=1e-3)
+    states = [state_of(build(), job(capture, optimizer=adamw)) for capture in ("never", "always")]
+    for key, tensor in states[0].items():
+        torch.testing.assert_close(tensor, states[1][key], rtol=1e-3, atol=1e-4, msg=key)
 
 
 def test_a_failed_capture_leaves_eager_training(small_network, job):
@@ -111,7 +120,7 @@ def test_a_failed_capture_leaves_eager_training(small_network, job):
 
 def test_captured_evaluation_equals_eager_evaluation(build, job, cuda):
     method, splits = build().to("cuda"), job("auto").splits
-    with torch.cuda.stream(torch.cuda.Stream()):
+    with side_stream(torch.device("cuda")):
         eager, captured = (
             Evaluator(method, splits, "test", cuda, batch_size=5, captured=captured)
             for captured in (False, True)
@@ -122,4 +131,4 @@ def test_captured_evaluation_equals_eager_evaluation(build, job, cuda):
             assert ours.confidences == pytest.approx(theirs.confidences, abs=1e-5)
             with torch.no_grad():
                 method.network.head.weight.mul_(-1)
-    assert captured.score.captures == 1
+    assert captured.replayed.captures == 1

@@ -231,3 +231,19 @@ def test_a_weight_that_is_not_finite_is_not_saved(method, job, tmp_path):
 def test_a_batch_larger_than_the_set_is_said(method, job):
     with pytest.warns(UserWarning, match="a batch of 128 is larger than the split 'train'"):
         fit(method(), job(directory=None, epochs=1, batch_size=128))
+
+
+def test_checkpoints_come_after_the_first_epoch_and_then_by_the_clock(method, job, monkeypatch):
+    saved, clock = [], [0.0]
+
+    class Slow(CrossEntropy):
+        def end_epoch(self, run, progress):
+            clock[0] += 4
+
+    monkeypatch.setattr("longtailed.fit.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("longtailed.fit._Fit._save", lambda self, epoch, step: saved.append(epoch))
+    fit(method(Slow), job(epochs=6))
+    assert saved == [1, 4, 6]
+    saved.clear()
+    fit(method(), job(epochs=6, checkpoint_every=4))
+    assert saved == [4, 6]

@@ -8,7 +8,7 @@ from torch import nn
 
 from longtailed.errors import LongTailedError
 from longtailed.methods import CrossEntropy
-from longtailed.optim import Optimizer, set_learning_rate
+from longtailed.optim import Optimizer, load_optimizer, set_learning_rate
 from longtailed.recipes import load_recipe
 
 
@@ -36,6 +36,17 @@ def test_adamw_takes_its_settings(model):
     assert isinstance(built, torch.optim.AdamW)
     (group,) = built.param_groups
     assert (group["lr"], group["weight_decay"]) == (1e-3, 0.05)
+
+
+def test_a_loaded_state_keeps_to_this_run_s_way_of_stepping(model):
+    eager, captured = (
+        Optimizer(name="adamw").build(model, groups_of(model), captured=captured)
+        for captured in (False, True)
+    )
+    load_optimizer(captured, eager.state_dict())
+    assert captured.param_groups[0]["capturable"] is True
+    load_optimizer(eager, captured.state_dict())
+    assert eager.param_groups[0]["capturable"] is False
 
 
 @pytest.mark.parametrize("name", ["sgd", "adamw"])

@@ -27,6 +27,14 @@ def test_a_claimed_directory_is_recognised(tmp_path):
         check_directory(directory, RECIPE.model_copy(update={"stages": RECIPE.stages * 2}))
 
 
+def test_how_a_run_is_executed_may_change(tmp_path):
+    claim_directory(tmp_path, RECIPE, MANIFEST)
+    for change in ("capture=never", "compile=true", "checkpoint_every=1"):
+        check_directory(tmp_path, override(RECIPE, [change]))
+    with pytest.raises(LongTailedError, match="seed is 0 there and 1 here"):
+        check_directory(tmp_path, override(RECIPE, ["capture=never", "seed=1"]))
+
+
 def test_a_directory_with_other_things_is_refused(tmp_path):
     (tmp_path / "letter.txt").touch()
     for path in (tmp_path, tmp_path / "letter.txt"):

@@ -20,7 +20,7 @@ from longtailed.compiling import compiled_stages
 from longtailed.data import ImageSet, Splits, long_tail_counts
 from longtailed.engine import make_fabric
 from longtailed.errors import LongTailedError, unknown_name
-from longtailed.floor import Floor, step_floor
+from longtailed.floor import Work, large_copy, least_work, matrix_product
 from longtailed.job import Job
 from longtailed.methods import Method, build_method
 from longtailed.prepare import default_views, prepare
@@ -31,10 +31,12 @@ from longtailed.run import as_recipe, initial_network
 from longtailed.steps import Steps
 
 RANDOM = "random"
-BARE, EAGER, CAPTURED, COMPILED, BOTH, DATA = (
-    "bare", "eager", "captured", "compiled", "captured+compiled", "data",
+VARIANTS = BARE, EAGER, CAPTURED, COMPILED, BOTH = (
+    "bare", "eager", "captured", "compiled", "captured+compiled",
 )  # fmt: skip
-VARIANTS = (BARE, EAGER, CAPTURED, COMPILED, BOTH)
+DATA = {False: "data", True: "data, captured"}
+CAPTURING = {CAPTURED, BOTH}
+EPOCHS = 10_000  # so long that no schedule changes anything while it is measured
 WARM_STEPS = 6  # untimed: three eager, a capture, and two more
 
 
@@ -54,7 +56,8 @@ def bench(
     Without data, pixels are random: CIFAR-10's size and class sizes at an imbalance of 100. The
     variants take turns, a step each (on a GPU a block of steps), `rounds` times; figures are
     medians, `ratio_to_bare` the median over rounds of the ratio to the bare loop, which goes
-    forward, backward and updates on one ready batch with plain cross-entropy.
+    forward, backward and updates on one ready batch with plain cross-entropy. The floor (see
+    `longtailed.floor`) takes the best matrix product and copy of all rounds.
 
     Raises `LongTailedError` for a variant that cannot run here and for a bad recipe.
     """
@@ -69,7 +72,8 @@ def bench(
             splits, _ = prepare(chosen, fabric.device)
         measured = _Measured(chosen, fabric, splits, variants, stack)
         figures = measured.figures(rounds)
-    return {"benchmark": "step", "recipe": chosen.name, **provenance(fabric.device), **figures}
+    settings = chosen.model_dump(mode="json", exclude_defaults=True)
+    return {"benchmark": "step", "recipe": settings, **provenance(fabric.device), **figures}
 
 
 def append(result: dict[str, Any], path: Path) -> None:
@@ -123,11 +127,12 @@ class _Measured:
             if name not in VARIANTS:
                 raise unknown_name("variant", name, VARIANTS)
         self.work = {name: self._warm(name, self._variant(name, stack)) for name in names}
-        self.work[DATA] = self._warm(DATA, self._data(captured=CAPTURED in names))
+        for captured in {name in CAPTURING for name in names}:
+            self.work[DATA[captured]] = self._warm(DATA[captured], self._data(captured))
 
     def _possible(self) -> list[str]:
-        job = self._job(capture="auto")
-        can = decide_capture("auto", self._method(), self.fabric, job.options)
+        options = self._job(capture="auto").options
+        can = decide_capture("auto", self._method(), self.fabric, options)
         return [BARE, EAGER, *([CAPTURED] if can else [])]
 
     def _method(self) -> Method:
@@ -136,14 +141,13 @@ class _Measured:
         return build_method(stage.method, network, counts, **stage.options).to(self.fabric.device)
 
     def _job(self, capture: Any) -> Job:
-        # So long that no schedule changes anything while it is measured.
-        options = self.recipe.stages[0].model_copy(update={"epochs": 10_000})
+        options = self.recipe.stages[0].model_copy(update={"epochs": EPOCHS})
         return Job(self.fabric, self.splits, options, seed=self.recipe.seed, capture=capture)
 
     def _variant(self, name: str, stack: ExitStack) -> Callable[[], object]:
         if name == BARE:
             return _bare_step(copy.deepcopy(self.network), self._batch(), self._job("never"))
-        captured = name in {CAPTURED, BOTH}
+        captured = name in CAPTURING
         method = self._method().train()
         if name in {COMPILED, BOTH}:
             stack.enter_context(compiled_stages(method))
@@ -156,17 +160,17 @@ class _Measured:
             name: self.splits.open(name, stream, self.recipe.stages[0].batch_size, 0)
             for name, stream in self._method().streams.items()
         }
-        draws = {name: feed.endless_draws(10_000) for name, feed in feeds.items()}
-        prepare_each = {}
-        for name, one in feeds.items():
-            function: Callable[[tuple[Tensor, ...]], Any] = one.prepare
-            prepare_each[name] = Replayed(function, [one.generator]) if captured else function
+        draws = {name: feed.endless_draws(EPOCHS) for name, feed in feeds.items()}
+        replayed = {name: Replayed([feed.generator]) for name, feed in feeds.items()}
 
         def work() -> None:
             for name, draw in draws.items():
-                drawn = next(draw)
-                feeds[name].generator.manual_seed(drawn.seed)
-                prepare_each[name](drawn.tensors)
+                drawn, feed = next(draw), feeds[name]
+                feed.generator.manual_seed(drawn.seed)
+                if captured:
+                    replayed[name](feed.prepare, drawn.tensors)
+                else:
+                    feed.prepare(drawn.tensors)
 
         return work
 
@@ -196,16 +200,21 @@ class _Measured:
 
     def figures(self, rounds: int) -> dict[str, Any]:
         """Return the figures of all variants after `rounds` turns each."""
-        seconds = self._take_turns(rounds)
-        images, labels = self._batch()
         dtype = torch.bfloat16 if self.recipe.precision == "bf16" else torch.float32
+        device, (images, labels) = self.fabric.device, self._batch()
         with self.fabric.autocast():
-            floor = step_floor(copy.deepcopy(self.network), images, labels, dtype)
+            work = least_work(copy.deepcopy(self.network), images, labels, dtype)
+        product, operations = matrix_product(device, dtype)
+        large, traffic = large_copy(device)
+        seconds = self._take_turns(rounds, {"product": product, "copy": large})
+        speeds = operations / seconds.pop("product").min(), traffic / seconds.pop("copy").min()
+        floor = work.seconds(*speeds)
         rows = {name: self._row(name, seconds, len(labels), floor) for name in seconds}
-        data = rows.pop(DATA)["ms_per_step"]
+        data = {part: rows.pop(part)["ms_per_step"] for part in DATA.values() if part in rows}
         for name, row in rows.items():
             if name != BARE:
-                row["data_share"] = round(data / row["ms_per_step"], 4)
+                share = data[DATA[name in CAPTURING]] / row["ms_per_step"]
+                row["data_share"] = round(share, 4)
         return {
             "method": self.recipe.stages[0].method,
             "network": self.recipe.network.name,
@@ -215,26 +224,31 @@ class _Measured:
             "channels_last": self.recipe.channels_last,
             "rounds": rounds,
             "steps_per_round": self.block,
-            "data_ms_per_step": data,
-            "floor": _describe_floor(floor),
+            "ms_per_step_of": data,
+            "floor": _describe_floor(floor, work, *speeds),
             "variants": rows,
         }
 
-    def _take_turns(self, rounds: int) -> dict[str, np.ndarray[Any, Any]]:
+    def _take_turns(
+        self, rounds: int, references: dict[str, Callable[[], object]]
+    ) -> dict[str, np.ndarray[Any, Any]]:
+        """Return the seconds of a step of each variant and of each reference, round by round."""
         device = self.fabric.device
-        taken: dict[str, list[float]] = {name: [] for name in self.work}
+        turns = {name: (work, self.block) for name, work in self.work.items()}
+        turns |= {name: (work, 1) for name, work in references.items()}
+        taken: dict[str, list[float]] = {name: [] for name in turns}
         for _ in range(rounds):
-            for name, work in self.work.items():
+            for name, (work, times) in turns.items():
                 synchronize(device)
                 started = time.perf_counter()
-                for _ in range(self.block):
+                for _ in range(times):
                     work()
                 synchronize(device)
-                taken[name].append((time.perf_counter() - started) / self.block)
+                taken[name].append((time.perf_counter() - started) / times)
         return {name: np.array(values) for name, values in taken.items()}
 
     def _row(
-        self, name: str, seconds: dict[str, np.ndarray[Any, Any]], images: int, floor: Floor
+        self, name: str, seconds: dict[str, np.ndarray[Any, Any]], images: int, floor: float
     ) -> dict[str, Any]:
         median = float(np.median(seconds[name]))
         row: dict[str, Any] = {
@@ -242,7 +256,7 @@ class _Measured:
             "quartiles_ms": [round(1e3 * q, 3) for q in np.quantile(seconds[name], [0.25, 0.75])],
             "images_per_second": round(images / median, 1),
             "first_step_seconds": round(self.first_seconds[name], 2),
-            "fraction_of_floor": round(floor.seconds / median, 4),
+            "fraction_of_floor": round(floor / median, 4),
         }
         if BARE in seconds and name != BARE:
             row["ratio_to_bare"] = round(float(np.median(seconds[name] / seconds[BARE])), 4)
@@ -273,17 +287,19 @@ def _bare_step(network: nn.Module, batch: tuple[Tensor, Tensor], job: Job) -> Ca
 
 
 def _forever(steps: Steps) -> Iterator[int]:
-    for epoch in range(10_000):
+    for epoch in range(EPOCHS):
         steps.enter(epoch)
         yield from steps.run()
         steps.sums.reset()
 
 
-def _describe_floor(floor: Floor) -> dict[str, float]:
+def _describe_floor(
+    floor: float, work: Work, operations_per_second: float, bytes_per_second: float
+) -> dict[str, float]:
     return {
-        "ms_per_step": round(1e3 * floor.seconds, 4),
-        "gflop_per_step": round(floor.operations / 1e9, 3),
-        "least_traffic_mb_per_step": round(floor.traffic / 1e6, 3),
-        "measured_tflop_per_second": round(floor.operations_per_second / 1e12, 4),
-        "measured_gb_per_second": round(floor.bytes_per_second / 1e9, 2),
+        "ms_per_step": round(1e3 * floor, 4),
+        "gflop_per_step": round(work.operations / 1e9, 3),
+        "least_traffic_mb_per_step": round(work.traffic / 1e6, 3),
+        "measured_tflop_per_second": round(operations_per_second / 1e12, 4),
+        "measured_gb_per_second": round(bytes_per_second / 1e9, 2),
     }

@@ -1,4 +1,4 @@
-"""Whole-step capture: after a few calls a function runs as one CUDA graph, at one launch a call."""
+"""Whole-step capture: after a few calls, a function of tensors runs as one CUDA graph."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from longtailed.job import FitOptions
     from longtailed.methods import Method, Progress
 
+Function = Callable[[tuple[Tensor, ...]], object]
+Shapes = list[tuple[torch.Size, torch.dtype]]
 Capture = Literal["auto", "always", "never"]
 WARM_UP = 3  # eager calls before a capture: libraries choose kernels and allocate on first use
 
@@ -25,7 +27,9 @@ WARM_UP = 3  # eager calls before a capture: libraries choose kernels and alloca
 class Graph(Protocol):
     """What was captured: kernels with fixed arguments at fixed addresses."""
 
-    def capture(self, function: Callable[[], None], generators: Sequence[torch.Generator]) -> None:
+    def capture(
+        self, function: Callable[[], object], generators: Sequence[torch.Generator]
+    ) -> None:
         """Record what `function` launches, without running it.
 
         Draws from `generators` follow their seeds at each replay.
@@ -41,7 +45,9 @@ class CudaGraph:
     def __init__(self) -> None:
         self._graph = torch.cuda.CUDAGraph()
 
-    def capture(self, function: Callable[[], None], generators: Sequence[torch.Generator]) -> None:
+    def capture(
+        self, function: Callable[[], object], generators: Sequence[torch.Generator]
+    ) -> None:
         """Record what `function` launches, without running it."""
         stream = torch.cuda.current_stream()
         for generator in generators:
@@ -54,7 +60,7 @@ class CudaGraph:
         except Exception:
             torch.cuda.set_stream(stream)
             for generator in (*generators, torch.cuda.default_generators[stream.device.index]):
-                # A failed capture leaves generators in a state in which they cannot draw.
+                # A failed capture leaves generators unable to draw; `Replayed` seeds them again.
                 generator.graphsafe_set_state(torch.Generator(stream.device))
             raise
 
@@ -64,80 +70,100 @@ class CudaGraph:
 
 
 class Replayed:
-    """Calls `function(inputs)`, eagerly at first and then as a replayed graph.
+    """Calls functions of tensors, eagerly at first and then as a replayed graph.
 
     The function works in place on memory that stays where it is (parameters, buffers, sums) and
-    returns nothing; `inputs` are tensors on the device, copied into the graph's own at each call.
-    It is called eagerly `WARM_UP` times (these calls count as any other), then captured. Inputs
-    of other shapes than the captured ones, such as a smaller last batch, are handled eagerly.
+    returns nothing; its inputs are tensors on the device, copied into the graph's own at each
+    call. It must be the same one at each call (it is not kept, which would make a cycle of
+    references), and all it draws must come from `generators`, seeded just before, or the defaults.
 
-    Whatever `function` reads from `progress` on the host is fixed in the graph, so `progress`
+    It is called eagerly `WARM_UP` times (these calls count as any other), then captured. Inputs
+    of other shapes than the first ones, such as a smaller last batch, are always handled eagerly.
+
+    Whatever the function reads from `progress` on the host is fixed in the graph, so `progress`
     notes it, and the function is captured anew as soon as an answer has changed: when class
     weights begin, say. If the capture fails, all calls are eager, with one warning (or, if
-    `required`, a `LongTailedError`) that says why.
+    `required`, a `LongTailedError`) that says why; `what` names the calls in it.
     """
 
     def __init__(
         self,
-        function: Callable[[tuple[Tensor, ...]], None],
         generators: Sequence[torch.Generator] = (),
         progress: Progress | None = None,
         required: bool = False,
+        what: str = "steps",
     ) -> None:
-        self.function, self.generators, self.progress = function, list(generators), progress
-        self.required = required
+        self.generators, self.progress = list(generators), progress
+        self.required, self.what = required, what
         self.graph: Graph | None = None
+        self.shapes: Shapes | None = None
         self.inputs: tuple[Tensor, ...] = ()
         self.answers: dict[Any, Any] = {}
         self.eager_calls, self.captures, self.failed = 0, 0, False
 
-    def __call__(self, inputs: tuple[Tensor, ...]) -> None:
+    def __call__(self, function: Function, inputs: tuple[Tensor, ...]) -> None:
         """Call the function, one way or the other."""
-        if not self._ready(inputs):
-            self.function(inputs)
+        if not self._ready(function, inputs):
+            function(inputs)
             return
         for own, given in zip(self.inputs, inputs, strict=True):
             own.copy_(given, non_blocking=True)
         assert self.graph is not None
         self.graph.replay()
 
-    def _ready(self, inputs: tuple[Tensor, ...]) -> bool:
+    def forget(self) -> None:
+        """Drop the graph, because what it works on has changed; there will be another."""
+        self.graph, self.eager_calls = None, 0
+
+    def _ready(self, function: Function, inputs: tuple[Tensor, ...]) -> bool:
         """Return whether there is a graph for such inputs, after capturing it if it is time."""
+        shapes = [(tensor.shape, tensor.dtype) for tensor in inputs]
+        if self.shapes is None:
+            self.shapes = shapes
+        if self.failed or shapes != self.shapes:
+            return False
         if self.graph is not None and self.progress and not self.progress.agrees(self.answers):
-            self.graph, self.eager_calls = None, 0
+            self.forget()
         if self.graph is None:
             self.eager_calls += 1
-            if self.failed or self.eager_calls <= WARM_UP or not self._capture(inputs):
-                return False
-        return self._shapes(inputs) == self._shapes(self.inputs)
+            return self.eager_calls > WARM_UP and self._capture(function, inputs)
+        return True
 
-    @staticmethod
-    def _shapes(inputs: tuple[Tensor, ...]) -> list[tuple[Any, ...]]:
-        return [(tensor.shape, tensor.dtype) for tensor in inputs]
-
-    def _capture(self, inputs: tuple[Tensor, ...]) -> bool:
+    def _capture(self, function: Function, inputs: tuple[Tensor, ...]) -> bool:
         """Capture the function and return whether that worked."""
         self.inputs = tuple(tensor.clone() for tensor in inputs)
         answers = self.progress.watch() if self.progress else {}
+        drawing = [*self.generators, torch.default_generator]
+        if self.inputs[0].is_cuda:
+            drawing.append(torch.cuda.default_generators[self.inputs[0].device.index])
+        seeds = [generator.initial_seed() for generator in drawing]
         graph: Graph = CudaGraph()
         try:
-            graph.capture(lambda: self.function(self.inputs), self.generators)
+            graph.capture(lambda: function(self.inputs), self.generators)
             self.answers = dict(answers)
             if ("step",) in self.answers:
                 raise RuntimeError("it reads progress.step, which differs in every step")
-        except (RuntimeError, AttributeError) as error:  # what torch raises for a failed capture
+        except RuntimeError as error:
+            for generator, seed in zip(drawing, seeds, strict=True):
+                generator.manual_seed(seed)  # the eager call draws what the capture would have
             self.failed = True
-            reason = " ".join(str(error).split()).rstrip(".")[:200]
-            if self.required:
-                raise LongTailedError(f"a step cannot be captured: {reason}.") from error
-            warnings.warn(
-                f"steps run one kernel at a time, because a step could not be captured: {reason}.",
-                stacklevel=2,
-            )
+            self._tell(error)
             return False
         self.graph = graph
         self.captures += 1
         return True
+
+    def _tell(self, error: BaseException) -> None:
+        cause = error
+        while cause.__context__ is not None:  # what stopped the capture, not what its end says
+            cause = cause.__context__
+        reason = str(cause).strip().partition("\n")[0].rstrip(".")
+        if self.required:
+            raise LongTailedError(f"{self.what} cannot be captured: {reason}.") from error
+        warnings.warn(
+            f"{self.what} run one kernel at a time, because they cannot be captured: {reason}.",
+            stacklevel=2,
+        )
 
 
 def decide_capture(wanted: Capture, method: Method, fabric: Fabric, options: FitOptions) -> bool:
@@ -152,7 +178,7 @@ def decide_capture(wanted: Capture, method: Method, fabric: Fabric, options: Fit
         return True
     if wanted == "always":
         raise LongTailedError(f"capture=always cannot be: {reason}; use capture=auto.")
-    if fabric.device.type == "cuda":
+    if fabric.device.type == "cuda" and fabric.is_global_zero:
         warnings.warn(f"steps run one kernel at a time: {reason}.", stacklevel=2)
     return False
 

@@ -174,7 +174,7 @@ def bench(
         method=method,
         network=network,
         overrides=assignments,
-        variants=[name for name in variants.split(",") if name],
+        variants=[name.strip() for name in variants.split(",") if name.strip()],
         rounds=rounds,
         device=device,
     )

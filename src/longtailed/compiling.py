@@ -37,9 +37,17 @@ def compiled_stages(method: Method) -> Iterator[None]:
     ]
 
     def run_stage(stage: int, maps: Tensor) -> Tensor:
-        if torch.is_grad_enabled():
+        if not torch.is_grad_enabled():
+            return plain(stage, maps)
+        try:
             return stages[stage](maps)
-        return plain(stage, maps)
+        except Exception as error:
+            if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+                raise
+            reason = " ".join(str(error).split())[:160].rstrip(".")
+            raise LongTailedError(
+                f"stage {stage} of the backbone cannot be compiled: {reason}; use compile=false."
+            ) from error
 
     backbone.run_stage = run_stage  # type: ignore[method-assign]
     try:

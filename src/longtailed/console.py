@@ -83,7 +83,7 @@ def print_bench(result: Mapping[str, Any]) -> None:
         f"Floor {floor['ms_per_step']:.3g} ms: {floor['gflop_per_step']:.4g} GFLOP at "
         f"{floor['measured_tflop_per_second']:.3g} TFLOP/s, or "
         f"{floor['least_traffic_mb_per_step']:.4g} MB at {floor['measured_gb_per_second']:.3g} "
-        "GB/s (a matrix product and a copy measured just now)."
+        "GB/s (the best matrix product and copy of all rounds)."
     )
 
 

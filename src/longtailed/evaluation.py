@@ -101,11 +101,13 @@ class Evaluator:
         self.confidences = torch.zeros(total, device=device)
         self.hits = torch.zeros(total, dtype=torch.uint8, device=device)
         self.bins = CalibrationBins(len(method.class_counts), device=device)
-        self.score = Replayed(self._score, [self.feed.generator]) if captured else self._score
+        self.captured = captured
+        self.replayed = Replayed([self.feed.generator], what="evaluation batches")
 
     def _batch_size(self) -> int:
-        image = next(self.splits.scan(self.split, batch_size=1)).images[0]
-        small = image.shape[-1] <= SMALL and self.fabric.device.type == "cuda"
+        imageset = self.splits.imageset(self.split)
+        on_gpu = self.fabric.device.type == "cuda"
+        small = on_gpu and imageset.in_memory and imageset.pixels().shape[-1] <= SMALL
         return 2048 if small else 512
 
     def __call__(self) -> Evaluation:
@@ -118,7 +120,10 @@ class Evaluator:
             with torch.no_grad():
                 for draw in self.feed.ordered_draws():
                     self.feed.generator.manual_seed(draw.seed)
-                    self.score(draw.tensors)
+                    if self.captured:
+                        self.replayed(self._score, draw.tensors)
+                    else:
+                        self._score(draw.tensors)
         finally:
             self.method.train(was_training)
         if self.fabric.world_size > 1:

@@ -20,6 +20,7 @@ from longtailed.evaluation import Evaluator
 from longtailed.job import FitResult, Interrupted, Job, Selection, stop_requests
 from longtailed.journal import Journal, ProgressBar
 from longtailed.methods.base import Method
+from longtailed.optim import load_optimizer
 from longtailed.steps import Steps, seed_generators
 
 SAVE_SECONDS = 10.0  # between checkpoints, at the ends of epochs
@@ -234,7 +235,7 @@ class _Fit:
             return 0, 0
         try:
             self.method.load_state_dict(state["method"])
-            self.steps.optimizer.load_state_dict(state["optimizer"])
+            load_optimizer(self.steps.optimizer, state["optimizer"])
         except (RuntimeError, ValueError, KeyError) as error:
             reason = " ".join(str(error).split())[:200]
             raise LongTailedError(f"{path} does not fit this method: {reason}.") from None

@@ -33,8 +33,12 @@ class Optimizer(BaseModel):
             raise ValueError("nesterov needs a momentum above 0")
         return self
 
-    def build(self, method: nn.Module, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+    def build(
+        self, method: nn.Module, groups: list[dict[str, Any]], captured: bool = False
+    ) -> torch.optim.Optimizer:
         """Return the optimiser over a method's parameter groups.
+
+        `captured` says that its steps are captured in a CUDA graph.
 
         A group may carry `lr_factor` (default 1), which scales the schedule's rate.
         Raises `LongTailedError` if no parameter is left to train.
@@ -46,14 +50,10 @@ class Optimizer(BaseModel):
             groups = [part for group in groups for part in _split_decay(group)]
         for group in groups:
             group.setdefault("lr_factor", 1.0)
-        on_cuda = next(method.parameters()).is_cuda
         if self.name == "adamw":
+            decay = self.weight_decay
             return torch.optim.AdamW(
-                groups,
-                lr=self.lr,
-                weight_decay=self.weight_decay,
-                fused=True,
-                capturable=on_cuda,
+                groups, lr=self.lr, weight_decay=decay, fused=True, capturable=captured
             )
         return torch.optim.SGD(
             groups,
@@ -70,6 +70,15 @@ def _split_decay(group: dict[str, Any]) -> list[dict[str, Any]]:
     narrow = [p for p in group["params"] if p.ndim <= 1]
     parts = [{**group, "params": wide}, {**group, "params": narrow, "weight_decay": 0.0}]
     return [part for part in parts if part["params"]]
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Load a state, but not whether the run that wrote it captured its steps."""
+    capturable = [group.get("capturable") for group in optimizer.param_groups]
+    optimizer.load_state_dict(state)
+    for group, own in zip(optimizer.param_groups, capturable, strict=True):
+        if own is not None:
+            group["capturable"] = own
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:

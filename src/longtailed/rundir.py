@@ -83,4 +83,4 @@ def _difference(held: Recipe, wanted: Recipe) -> str:
         key, first, second = next(pair for pair in pairs if pair[1] != pair[2])
         return walk(first, second, f"{path}.{key}" if path else key)
 
-    return walk(held.model_dump(mode="json"), wanted.model_dump(mode="json"), "")
+    return walk(held.settings(), wanted.settings(), "")

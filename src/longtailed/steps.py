@@ -34,13 +34,15 @@ class Steps:
     def __init__(self, method: Method, job: Job, generator: torch.Generator) -> None:
         self.method, self.job = method, job
         options = job.options
-        optimizer = options.optimizer.build(method, method.parameter_groups())
+        self.captured = decide_capture(job.capture, method, job.fabric, options)
+        optimizer = options.optimizer.build(method, method.parameter_groups(), self.captured)
         self.module, self.optimizer = job.fabric.setup(method, optimizer)
         self.feeds = {name: self._open(name, stream) for name, stream in method.streams.items()}
         self.progress = Progress(options.epochs, self.feeds["train"].steps, generator)
         self.sums = TermSums(job.fabric.device)
-        self.captured = decide_capture(job.capture, method, job.fabric, options)
-        self.take = self._captured_take() if self.captured else self._take
+        generators = [generator, *(feed.generator for feed in self.feeds.values())]
+        self.replayed = Replayed(generators, self.progress, job.capture == "always")
+        self.addresses: list[int] = []
         self.epoch, self.step = 0, 0
 
     def _open(self, name: str, stream: Stream) -> Feed:
@@ -59,11 +61,6 @@ class Steps:
             )
         return feed
 
-    def _captured_take(self) -> Replayed:
-        generators = [self.progress.generator, *(feed.generator for feed in self.feeds.values())]
-        required = self.job.capture == "always"
-        return Replayed(self._take, generators, self.progress, required)
-
     @property
     def images_per_step(self) -> int:
         """Training images of one step, over all processes."""
@@ -76,6 +73,11 @@ class Steps:
         self.epoch = epoch
         self.progress.enter(epoch, lr)
         set_learning_rate(self.optimizer, lr)
+        tensors = (*self.method.parameters(), *self.method.buffers())
+        addresses = [tensor.data_ptr() for tensor in tensors]
+        if addresses != self.addresses:  # a hook has put another tensor in a buffer's place
+            self.addresses = addresses
+            self.replayed.forget()
 
     def run(self, first: int = 0) -> Iterator[int]:
         """Take the steps of the epoch from `first` on; yield the number of each one taken."""
@@ -97,7 +99,11 @@ class Steps:
         seed_generators(progress.generator, self.job, self.epoch, step, fabric.global_rank)
         for name, draw in draws.items():
             self.feeds[name].generator.manual_seed(draw.seed)
-        self.take(tuple(tensor for draw in draws.values() for tensor in draw.tensors))
+        inputs = tuple(tensor for draw in draws.values() for tensor in draw.tensors)
+        if self.captured:
+            self.replayed(self._take, inputs)
+        else:
+            self._take(inputs)
 
     def window(self) -> tuple[int, bool]:
         """Return how many steps share this step's update, and whether it is the last of them."""
@@ -115,6 +121,8 @@ class Steps:
             for name, feed in self.feeds.items()
         }
         shared, update = self.window()
+        if self.step % options.accumulate == 0:
+            self.optimizer.zero_grad(set_to_none=True)
         with fabric.no_backward_sync(self.module, enabled=not update):
             terms: dict[str, Tensor] = self.module(batches, progress)
             total = torch.stack([term.float() for term in terms.values()]).sum()
@@ -125,7 +133,6 @@ class Steps:
                     self.module, self.optimizer, max_norm=options.clip, error_if_nonfinite=False
                 )
             self.optimizer.step()
-            self.optimizer.zero_grad(set_to_none=True)
         with torch.no_grad():
             self.method.after_step(progress)
             self.sums.add(terms)

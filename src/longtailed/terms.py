@@ -23,7 +23,7 @@ class TermSums:
         self.first_bad = torch.zeros(0, dtype=torch.int64, device=device)
         self.steps = torch.zeros((), dtype=torch.int64, device=device)
         self._fresh = True
-        self._shown = torch.zeros(0)
+        self._shown: Tensor | None = None
 
     def reset(self) -> None:
         """Begin an epoch."""
@@ -48,7 +48,7 @@ class TermSums:
     def _take(self, names: list[str], values: Tensor) -> None:
         self.names, self.values = names, values
         self.first_bad = torch.full_like(values, -1, dtype=torch.int64)
-        self._shown = torch.zeros(len(names), pin_memory=values.is_cuda)
+        self._shown = None
 
     def share(self, fabric: Fabric) -> None:
         """Replace the sums by the mean over processes; a bad term of one is bad for all."""
@@ -72,10 +72,16 @@ class TermSums:
         return dict(zip(self.names, means.tolist(), strict=True))
 
     def glimpse(self) -> dict[str, float]:
-        """Return the means of about the last glimpse, without waiting for the device."""
-        seen = dict(zip(self.names, self._shown.tolist(), strict=True))
+        """Return the means without waiting for a GPU: there, those of about the last glimpse."""
+        if not self.values.is_cuda:
+            return self.means()
+        seen = {}
+        if self._shown is None:
+            self._shown = torch.zeros(len(self.names), pin_memory=True)
+        else:
+            seen = dict(zip(self.names, self._shown.tolist(), strict=True))
         self._shown.copy_(self.values / self.steps.clamp(min=1), non_blocking=True)
-        return seen if self.values.is_cuda else self.means()
+        return seen
 
     def state(self) -> dict[str, Any]:
         """Return what the training state keeps of the sums."""

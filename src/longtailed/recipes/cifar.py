@@ -34,7 +34,6 @@ def _recipe(dataset: Dataset, method: str) -> Recipe:
                 optimizer=Optimizer(lr=0.1, weight_decay=2e-4),
                 schedule=Schedule(kind="step", warmup=5, milestones=(0.8, 0.9), gamma=0.01),
                 evaluate_every=10,
-                checkpoint_every=10,
             ),
         ),
         protocol="published",

@@ -23,7 +23,6 @@ def digits(method: str = "ldam-drw") -> Recipe:
                 batch_size=32,
                 optimizer=Optimizer(lr=0.1, weight_decay=5e-4),
                 schedule=Schedule(kind="step", warmup=0.05, milestones=(0.8, 0.9), gamma=0.1),
-                checkpoint_every=10,
             ),
         ),
     )

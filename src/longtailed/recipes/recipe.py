@@ -16,6 +16,8 @@ from longtailed.job import FitOptions
 from longtailed.methods import check_options, method_class
 from longtailed.metrics import Grouping
 
+EXECUTION = ("capture", "compile", "checkpoint_every")
+
 
 class Data(BaseModel):
     """Which images, how they are made long-tailed, split, viewed and stored.
@@ -169,9 +171,16 @@ class Recipe(BaseModel):
 
         Defaults are left out, so that a setting that a later version adds changes nothing.
         """
-        values = self.model_dump(mode="json", exclude_defaults=True)
-        text = json.dumps(values, sort_keys=True)
+        text = json.dumps(self.settings(exclude_defaults=True), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
+
+    def settings(self, exclude_defaults: bool = False) -> dict[str, Any]:
+        """Return all settings as JSON values, but for those that only say how to execute it."""
+        values = self.model_dump(mode="json", exclude_defaults=exclude_defaults)
+        for section in (values, *values.get("stages", ())):
+            for name in EXECUTION:
+                section.pop(name, None)
+        return values
 
 
 def load_recipe(values: Mapping[str, Any]) -> Recipe:
