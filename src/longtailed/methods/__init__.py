@@ -13,9 +13,11 @@ from torch import Tensor
 from longtailed.errors import LongTailedError, unknown_name
 from longtailed.methods.base import Method, Progress, Run
 from longtailed.methods.erm import LDAM, CrossEntropy, Focal, LogitAdjustment, Mixup
+from longtailed.methods.isda import ISDA
 from longtailed.nn import Network
 
 __all__ = [
+    "ISDA",
     "LDAM",
     "METHODS",
     "CrossEntropy",
@@ -47,6 +49,7 @@ METHODS: dict[str, Callable[..., Method]] = {
     "ldam-drs": partial(LDAM, **_drs),  # type: ignore[arg-type]
     "balanced-softmax": LogitAdjustment,
     "logit-adjustment": LogitAdjustment,
+    "isda": ISDA,
     "mixup": Mixup,
     "mixup-drw": partial(Mixup, **_drw),  # type: ignore[arg-type]
 }
