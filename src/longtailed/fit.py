@@ -173,6 +173,7 @@ class _Fit:
             "images_per_second": round(images / seconds, 1),
             "loss": sum(terms.values()),
             "terms": terms,
+            "metrics": {name: value.item() for name, value in self.method.metrics().items()},
         }
 
     def _step(self, step: int, batches: dict[str, Batch]) -> bool:
