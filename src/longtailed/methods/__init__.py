@@ -14,6 +14,8 @@ from longtailed.errors import LongTailedError, unknown_name
 from longtailed.methods.base import Method, Progress, Run
 from longtailed.methods.erm import LDAM, CrossEntropy, Focal, LogitAdjustment, Mixup
 from longtailed.methods.isda import ISDA
+from longtailed.methods.meta_gradient import meta_covariance_gradient
+from longtailed.methods.metasaug import MetaSAug
 from longtailed.nn import Network
 
 __all__ = [
@@ -23,12 +25,14 @@ __all__ = [
     "CrossEntropy",
     "Focal",
     "LogitAdjustment",
+    "MetaSAug",
     "Method",
     "Mixup",
     "Progress",
     "Run",
     "build_method",
     "check_options",
+    "meta_covariance_gradient",
     "method_class",
     "method_options",
 ]
@@ -50,6 +54,9 @@ METHODS: dict[str, Callable[..., Method]] = {
     "balanced-softmax": LogitAdjustment,
     "logit-adjustment": LogitAdjustment,
     "isda": ISDA,
+    "metasaug": MetaSAug,
+    "metasaug-ldam": partial(MetaSAug, criterion="ldam"),
+    "metasaug-focal": partial(MetaSAug, criterion="focal"),
     "mixup": Mixup,
     "mixup-drw": partial(Mixup, **_drw),  # type: ignore[arg-type]
 }
