@@ -136,15 +136,6 @@ def test_the_state_is_saved_and_loaded() -> None:
     assert other.covariance.equal(statistics.covariance)
 
 
-@pytest.mark.parametrize("kind", ["full", "diagonal"])
-@pytest.mark.parametrize(("classes", "samples"), SIZES)
-def test_updates_read_no_values(kind: str, classes: int, samples: int) -> None:
-    statistics = ClassStatistics(classes, 3, kind).to("meta")
-    labels = torch.empty(samples, dtype=torch.int64, device="meta")
-    statistics.update(torch.empty(samples, 3, device="meta"), labels)
-    assert statistics.covariance.is_meta
-
-
 def test_misfits_are_refused_in_words() -> None:
     statistics = ClassStatistics(6, 3)
     labels = torch.zeros(2, dtype=torch.int64)

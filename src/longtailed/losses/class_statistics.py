@@ -96,20 +96,18 @@ class ClassStatistics(nn.Module):
     def _update_covariance(
         self, labels: Tensor, deviation: Tensor, drift: Tensor, share: Tensor, before: Tensor
     ) -> None:
-        # As a sum over samples: S <- (1 - a) S + sum_i (a/k) (d_i d_i^T + (1 - a)(m - u)(m - u)^T).
-        between = drift * (share * before).sqrt()[:, None]  # n (a/k) = 1 - a
+        # As a sum over samples: S <- (1 - a) S + sum_i (a / k) v_i v_i^T, where v_i is the sample's
+        # deviation plus sqrt(1 - a) (m - u): the products of the two add up to 0 in each class.
+        vectors = deviation.addcmul_(drift, (share * before).sqrt_()[:, None])  # n (a/k) = 1 - a
         if self.covariance.ndim == 2:
-            added = deviation.square().addcmul_(between, between)
-            added -= self.covariance.index_select(0, labels)
+            added = vectors.square_().sub_(self.covariance.index_select(0, labels))
             self.covariance.index_add_(0, labels, added.mul_(share[:, None]))
             return
         leaving = torch.zeros_like(self.count).index_add_(0, labels, share)  # a
         self.covariance.mul_((1 - leaving)[:, None, None])
-        root = share.sqrt()[:, None]
-        deviation, between = deviation * root, between * root
-        outer = deviation[:, :, None] * deviation[:, None, :]
-        outer.addcmul_(between[:, :, None], between[:, None, :])
-        self.covariance.index_add_(0, labels, outer)
+        vectors *= share.sqrt()[:, None]
+        outer = vectors[:, :, None] * vectors[:, None, :]
+        self.covariance.view(len(self.count), -1).index_add_(0, labels, outer.flatten(1))
 
 
 def _places(labels: Tensor, classes: int) -> tuple[Tensor, int]:

@@ -178,7 +178,9 @@ class _ClassPairVariance(torch.autograd.Function):
         by_weight, by_covariance = None, None
         if gradient is not None:
             # Row c of W is w_c in column c of the table and w_u in row c.
-            in_column = torch.bmm(gradient.mT[:, None], product.transpose(0, 1)).squeeze(1)
+            in_column = torch.bmm(
+                gradient.mT.contiguous()[:, None], product.transpose(0, 1)
+            ).squeeze(1)
             in_row = torch.bmm(gradient[:, None], product).squeeze(1)
             by_weight = 2 * (in_column - in_row)
             if ctx.needs_input_grad[1]:
