@@ -16,12 +16,15 @@ from longtailed.methods.erm import LDAM, CrossEntropy, Focal, LogitAdjustment, M
 from longtailed.methods.isda import ISDA
 from longtailed.methods.meta_gradient import meta_covariance_gradient
 from longtailed.methods.metasaug import MetaSAug
+from longtailed.methods.relations import class_relation_graph
+from longtailed.methods.risda import RISDA
 from longtailed.nn import Network
 
 __all__ = [
     "ISDA",
     "LDAM",
     "METHODS",
+    "RISDA",
     "CrossEntropy",
     "Focal",
     "LogitAdjustment",
@@ -32,6 +35,7 @@ __all__ = [
     "Run",
     "build_method",
     "check_options",
+    "class_relation_graph",
     "meta_covariance_gradient",
     "method_class",
     "method_options",
@@ -57,6 +61,7 @@ METHODS: dict[str, Callable[..., Method]] = {
     "metasaug": MetaSAug,
     "metasaug-ldam": partial(MetaSAug, criterion="ldam"),
     "metasaug-focal": partial(MetaSAug, criterion="focal"),
+    "risda": RISDA,
     "mixup": Mixup,
     "mixup-drw": partial(Mixup, **_drw),  # type: ignore[arg-type]
 }
