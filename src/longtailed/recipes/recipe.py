@@ -99,13 +99,18 @@ class Data(BaseModel):
 
 
 class NetworkSpec(BaseModel):
-    """Which network: a name, the kind of head ("auto": what the method needs) and options."""
+    """Which network: a name, the kind of head ("auto": what the method needs) and options.
+
+    `init_from` is an earlier run's directory, or a file of weights such as its model.safetensors:
+    backbone and head start from there.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True)
 
     name: str = "resnet32"
     head: Literal["auto", "linear", "cosine"] = "auto"
     pretrained: bool = False
+    init_from: str | None = None
     options: dict[str, Any] = {}
 
     @field_validator("options")
