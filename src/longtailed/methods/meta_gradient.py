@@ -153,7 +153,7 @@ def classifier_meta_gradient(
         squared = weight * weight
         variance = s @ squared.T - 2 * (s * v) @ weight.T + (s * v * v).sum(1, keepdim=True)
         logits = F.linear(features, weight, bias) + 0.5 * strength * variance
-        onehot = F.one_hot(labels, len(weight)).to(weight)
+        onehot = _onehot(labels, weight)
         if margins is not None:
             logits = logits - margins.to(weight) * onehot
         share = torch.ones_like(s[:, 0]) if class_weights is None else class_weights[labels]
@@ -168,7 +168,7 @@ def classifier_meta_gradient(
         # V, the gradient on the meta batch.
         meta, meta_labels = meta_batch[0].to(weight), meta_batch[1]
         error = F.linear(meta, ahead, ahead_bias).softmax(1)
-        error = (error - F.one_hot(meta_labels, len(weight)).to(weight)) / len(meta)
+        error = (error - _onehot(meta_labels, weight)) / len(meta)
         vw = error.T @ meta
         q = vw[labels]
         # The derivatives of the augmented logits, of g and of t along V.
@@ -186,3 +186,8 @@ def classifier_meta_gradient(
         t = t + 2 * (g @ (weight * vw) - v * (g @ vw) - q * (g @ weight))
         summed = torch.zeros_like(covariance).index_add(0, labels, t)
         return -0.5 * inner_lr * strength * summed
+
+
+def _onehot(labels: Tensor, weight: Tensor) -> Tensor:
+    """Return [N, C] in the weight's precision; unlike torch's it reads nothing on the host."""
+    return (labels[:, None] == torch.arange(len(weight), device=labels.device)).to(weight)

@@ -33,7 +33,7 @@ class MetaSAug(ISDA):
     (the figure `covariance_change`), because the virtual rate is 1e-3 and then 1e-5: compare with
     `meta="off"`, and see `meta="normalized"`. Departures: the virtual rate follows the current
     one (theirs drops one epoch later), batches of the meta set are not the same ones at each step
-    (theirs in the large-scale code), and with several processes the statistics are shared.
+    (theirs in the large-scale code), and several processes share statistics and meta gradients.
 
     Args:
         network: the network to train.
@@ -122,10 +122,11 @@ class MetaSAug(ISDA):
         directions = self.directions(features.detach())
         if self.order == "before":
             self.statistics.update(directions, labels)
-        covariance = self.statistics.covariance.clone()  # the update must not reach the graph
-        if self.meta != "off":
+        if self.meta == "off":
+            covariance = self.statistics.covariance.clone()  # its update must not reach the graph
+        else:
             gradient = self._meta_gradient(batches, features, logits, record, progress)
-            covariance = self._meta_step(covariance, gradient)
+            covariance = self._meta_step(_mean_over_processes(gradient))
         adjusted = self.augmented(logits, labels, covariance, progress)
         if self.persist:
             self.statistics.covariance.copy_(covariance)
@@ -170,8 +171,9 @@ class MetaSAug(ISDA):
         )
 
     @torch.no_grad()
-    def _meta_step(self, covariance: Tensor, gradient: Tensor) -> Tensor:
+    def _meta_step(self, gradient: Tensor) -> Tensor:
         """Return S_meta and note how far it is from S."""
+        covariance = self.statistics.covariance
         tiny = torch.finfo(covariance.dtype).tiny
         norm = covariance.norm()
         if self.meta == "normalized":
@@ -192,6 +194,15 @@ class MetaSAug(ISDA):
     def metrics(self) -> dict[str, Tensor]:
         """Return |S_meta - S| / |S| (Frobenius norms), the mean over the last epoch's steps."""
         return {"covariance_change": self.covariance_change}
+
+
+def _mean_over_processes(gradient: Tensor) -> Tensor:
+    """Return the mean of all processes' gradients: they must hold the same covariances."""
+    distributed = torch.distributed
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.all_reduce(gradient)
+        gradient /= distributed.get_world_size()
+    return gradient
 
 
 class _Tapped(nn.Module):

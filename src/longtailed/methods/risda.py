@@ -55,8 +55,9 @@ class RISDA(ISDA):
         rectify: set negative entries of D to 0 (the ImageNet-LT code).
         persist: write the reasoned covariances into the statistics at every step, so that they
             mix more and more; False reasons from the statistics as they were collected.
-        graph: "running", "last" (predictions of the pass that collects P) or "best" (an evaluating
-            pass after each plain epoch; the one with the best accuracy counts).
+        graph: "running" (with several processes: the predictions of the first), "last" (those of
+            the pass that collects P) or "best" (an evaluating pass after each plain epoch; the one
+            with the best accuracy counts).
         decimals: digits of K; None for exact shares, whose rows sum to 1.
         freeze_start: when the backbone stops learning; its batch statistics still move.
         weighting, weighting_beta: class weights from `start` on.
