@@ -188,6 +188,27 @@ def test_a_recorded_pass_gives_the_same_tangent_and_the_memory_format_stays():
     logits.sum().backward()  # the recorded pass still has what its own gradient needs
 
 
+def test_attention_has_a_tangent():
+    class Attention(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.project = nn.Linear(4, 12)
+
+        def forward(self, x):
+            query, key, value = self.project(x)[:, None].chunk(3, dim=-1)
+            return F.scaled_dot_product_attention(query, key, value).mean(dim=(1, 2))
+
+    torch.manual_seed(0)
+    model = Tapped(Attention(), nn.Linear(4, 3)).double()
+    parameters = dict(model.named_parameters())
+    direction = {name: torch.randn_like(p) for name, p in parameters.items()}
+    inputs = torch.randn(2, 5, 4, dtype=torch.float64)
+    tangent = logits_tangent(model, parameters, direction, inputs)
+    moved = {name: p + 1e-6 * direction[name] for name, p in parameters.items()}
+    difference = functional_call(model, moved, (inputs,))[1] - model(inputs)[1]
+    torch.testing.assert_close(tangent, difference.detach() / 1e-6, rtol=1e-4, atol=1e-5)
+
+
 def test_a_covariance_that_does_not_fit_is_one_sentence(conv_case):
     model, criterion, covariance, *rest = conv_case
     with pytest.raises(LongTailedError, match="the covariance must have the shape") as caught:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.func import functional_call
 from torch.nn import functional as F  # noqa: N812
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
 
@@ -58,7 +59,9 @@ def logits_tangent(
     are left as they are. An operation that draws random numbers, such as dropout, draws anew.
     """
     _load_forward_rules()
-    with torch.no_grad(), forward_ad.dual_level(), _TangentRules(record):
+    # Of the kernels for attention only the plain one has a forward-mode rule.
+    attention = sdpa_kernel(SDPBackend.MATH)
+    with torch.no_grad(), attention, forward_ad.dual_level(), _TangentRules(record):
         duals = {
             name: _dual(parameters[name].detach(), direction)
             for name, direction in directions.items()
