@@ -64,21 +64,10 @@ class ClassStatistics(nn.Module):
 
         Raises `LongTailedError` for shapes or types that do not fit.
         """
+        self._check(features, labels)
         classes, size = self.mean.shape
-        if features.ndim != 2 or features.shape[1] != size or not features.is_floating_point():
-            raise LongTailedError(
-                f"features must be floating point [N, {size}]; they are {features.dtype} "
-                f"{list(features.shape)}."
-            )
-        if labels.dtype != torch.int64 or labels.shape != features.shape[:1]:
-            raise LongTailedError(
-                f"labels must be int64 [{len(features)}], one for each row of features; they are "
-                f"{labels.dtype} {list(labels.shape)}."
-            )
-        features, labels = (
-            _of_all_processes(features.to(self.mean.dtype)),
-            _of_all_processes(labels),
-        )
+        features = _of_all_processes(features.to(self.mean.dtype))
+        labels = _of_all_processes(labels)
         places, rows = _places(labels, classes)
         # Deviations from the batch's own means: sums of squares less squares of sums would lose
         # the digits of a mean that is large against the deviations.
@@ -92,6 +81,19 @@ class ClassStatistics(nn.Module):
         self._update_covariance(labels, deviation, drift, share, before)
         self.mean.index_add_(0, labels, drift.mul_(-share[:, None]))
         self.count.index_add_(0, labels, torch.ones_like(share))
+
+    def _check(self, features: Tensor, labels: Tensor) -> None:
+        size = self.mean.shape[1]
+        if features.ndim != 2 or features.shape[1] != size or not features.is_floating_point():
+            raise LongTailedError(
+                f"features must be floating point [N, {size}]; they are {features.dtype} "
+                f"{list(features.shape)}."
+            )
+        if labels.dtype != torch.int64 or labels.shape != features.shape[:1]:
+            raise LongTailedError(
+                f"labels must be int64 [{len(features)}], one for each row of features; they are "
+                f"{labels.dtype} {list(labels.shape)}."
+            )
 
     def _update_covariance(
         self, labels: Tensor, deviation: Tensor, drift: Tensor, share: Tensor, before: Tensor
