@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.func import functional_call
 
 from longtailed.data import Batch
 from longtailed.fit import fit
 from longtailed.job import FitOptions, Job
 from longtailed.methods import ISDA, MetaSAug, Progress
+from longtailed.methods.tangents import ConvolutionRecord
 from longtailed.nn import Network
 from longtailed.nn.backbone import Backbone
 from longtailed.nn.heads import LinearHead
@@ -248,6 +250,49 @@ def test_only_the_classifier_is_trained_on_a_frozen_backbone(
     changes = [row["metrics"]["covariance_change"] for row in rows]
     assert changes[0] == 0  # the strength is 0 in the first epoch
     assert all(change > 0 for change in changes[1:])
+
+
+def test_a_normalized_step_without_a_gradient_moves_nothing(small_network):
+    method = MetaSAug(small_network(), COUNTS, start=0, meta="normalized").train()
+    with torch.no_grad():
+        method.statistics.covariance.fill_(1e3)
+    method.loss(draw_batches(0), progress_at(0))  # the strength is 0
+    assert method.change.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("options", [{"scale": 10.0, "criterion": "ldam"}, {"criterion": "focal"}])
+def test_on_the_sphere_the_meta_gradient_equals_double_differentiation(small_network, options):
+    method = MetaSAug(
+        small_network(head="cosine").double(), COUNTS, start=0, strength=1.0, **options
+    )
+    method = method.double().train()
+    batches = draw_batches(0)
+    for batch in batches.values():
+        batch.images = (batch.images[0].double(),)
+    progress = progress_at(8)
+    root = torch.randn(4, 32, 32, dtype=torch.float64) / 8
+    method.statistics.covariance.copy_(root @ root.mT)
+    images, labels = batches["train"].images[0], batches["train"].labels
+    with ConvolutionRecord() as record:
+        features = method.network.features(images)
+    ours = method._meta_gradient(batches, features, method.logits(features), record, progress)
+
+    leaf = method.statistics.covariance.clone().requires_grad_()
+    parameters = dict(method.network.named_parameters())
+    buffers = {name: buffer.clone() for name, buffer in method.network.named_buffers()}
+    logits = functional_call(method.network, {**parameters, **buffers}, (images,))
+    adjusted = method.augmented(method.scale * logits, labels, leaf, progress)
+    loss = method.criterion(adjusted, labels, method.weights)
+    gradients = torch.autograd.grad(loss, list(parameters.values()), create_graph=True)
+    ahead = {
+        name: p - progress.lr_tensor * g
+        for (name, p), g in zip(parameters.items(), gradients, strict=True)
+    }
+    meta = batches["meta"]
+    logits = functional_call(method.network, {**ahead, **buffers}, (meta.images[0],))
+    loss = nn.functional.cross_entropy(method.scale * logits, meta.labels)
+    (expected,) = torch.autograd.grad(loss, leaf)
+    assert (ours - expected).abs().max() <= 1e-9 * expected.abs().max()
 
 
 def test_bfloat16_augments_and_steps_like_float32(small_network):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Literal
 
 import torch
@@ -114,9 +115,12 @@ class MetaSAug(ISDA):
     def loss(self, batches: dict[str, Batch], progress: Progress) -> dict[str, Tensor]:
         """Return plain cross-entropy before `start`, then the loss with S_meta."""
         images, labels = batches["train"].images[0], batches["train"].labels
-        with ConvolutionRecord() as record:
+        record = ConvolutionRecord()
+        # Without a tangent pass of the backbone the maps would be kept in vain.
+        reused = self.meta != "off" and not self.frozen and progress.reached(self.start)
+        with record if reused else nullcontext():
             features = self._features(images)
-            logits = self.logits(features)
+        logits = self.logits(features)
         if not progress.reached(self.start):
             return {self.term: nn.functional.cross_entropy(logits, labels)}
         directions = self.directions(features.detach())
@@ -174,15 +178,15 @@ class MetaSAug(ISDA):
     def _meta_step(self, gradient: Tensor) -> Tensor:
         """Return S_meta and note how far it is from S."""
         covariance = self.statistics.covariance
-        tiny = torch.finfo(covariance.dtype).tiny
         norm = covariance.norm()
         if self.meta == "normalized":
-            gradient = gradient * (norm / gradient.norm().clamp_min(tiny))
+            size = gradient.norm()
+            gradient = gradient * torch.where(size > 0, norm / size, 0)
         moved = covariance - self.meta_lr * gradient
         if self.clamp and moved.ndim == 2:
             moved = moved.clamp_min(0)
         # From empty statistics there is nothing to compare with.
-        change = torch.where(norm > 0, (moved - covariance).norm() / norm.clamp_min(tiny), 0)
+        change = torch.where(norm > 0, (moved - covariance).norm() / norm, 0)
         self.change += torch.stack([change, (norm > 0).to(change)])
         return moved
 
