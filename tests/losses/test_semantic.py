@@ -9,7 +9,7 @@ from longtailed.errors import LongTailedError
 from longtailed.losses import isda_logits, risda_logits, semantic_variance
 
 # torch's own forward-mode formulas are compiled at their first use, in a way that it warns of.
-pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script:FutureWarning")
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script")
 
 FORMS = [("full", 9), ("full", 3), ("diagonal", 9), ("diagonal", 3)]  # more and fewer than classes
 CLASSES, FEATURES = 5, 4
