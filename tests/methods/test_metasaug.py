@@ -13,6 +13,7 @@ from torch import nn
 from torch.func import functional_call
 
 from longtailed.data import Batch
+from longtailed.errors import LongTailedError
 from longtailed.fit import fit
 from longtailed.job import FitOptions, Job
 from longtailed.methods import ISDA, MetaSAug, Progress
@@ -293,6 +294,11 @@ def test_on_the_sphere_the_meta_gradient_equals_double_differentiation(small_net
     loss = nn.functional.cross_entropy(method.scale * logits, meta.labels)
     (expected,) = torch.autograd.grad(loss, leaf)
     assert (ours - expected).abs().max() <= 1e-9 * expected.abs().max()
+
+
+def test_a_full_covariance_is_not_clamped(small_network):
+    with pytest.raises(LongTailedError, match="set covariance=diagonal"):
+        MetaSAug(small_network(), COUNTS, clamp=True)
 
 
 def test_bfloat16_augments_and_steps_like_float32(small_network):

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from longtailed.data.streams import Batch, Stream
+from longtailed.errors import LongTailedError
 from longtailed.methods.base import Progress, Run
 from longtailed.methods.erm import Weighting
 from longtailed.methods.isda import ISDA, Covariance, Criterion
@@ -92,6 +93,10 @@ class MetaSAug(ISDA):
             criterion=criterion, max_margin=max_margin, scale=scale, gamma=gamma,
             weighting=weighting, beta=beta, weighting_start=start,
         )  # fmt: skip
+        if clamp and covariance == "full":
+            raise LongTailedError(
+                "clamp works on single variances; set covariance=diagonal or leave clamp out."
+            )
         meta_stream = Stream(views=(meta_view,), split="meta", batch_size=meta_batch_size)
         self.streams = {"train": Stream(), "meta": meta_stream}
         self.meta, self.meta_lr, self.inner_lr_factor = meta, meta_lr, inner_lr_factor
@@ -183,7 +188,7 @@ class MetaSAug(ISDA):
             size = gradient.norm()
             gradient = gradient * torch.where(size > 0, norm / size, 0)
         moved = covariance - self.meta_lr * gradient
-        if self.clamp and moved.ndim == 2:
+        if self.clamp:
             moved = moved.clamp_min(0)
         # From empty statistics there is nothing to compare with.
         change = torch.where(norm > 0, (moved - covariance).norm() / norm, 0)
