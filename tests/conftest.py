@@ -36,12 +36,13 @@ def make_imageset(counts: list[int], side: int = 16, seed: int = 0) -> ImageSet:
 
 
 def make_splits(counts: list[int], side: int = 16, **changes: object) -> Splits:
-    """Return train, holdout and test splits of `make_imageset`."""
+    """Return train, holdout, test and meta splits of `make_imageset`."""
     settings: dict[str, object] = {
         "sets": {
             "train": make_imageset(counts, side, seed=1),
             "holdout": make_imageset([4] * len(counts), side, seed=2),
             "test": make_imageset([8] * len(counts), side, seed=3),
+            "meta": make_imageset([4] * len(counts), side, seed=4),
         },
         "views": {"standard": parse_view("pad_crop(2), flip"), "test": parse_view("")},
         "mean": (0.5, 0.5, 0.5),

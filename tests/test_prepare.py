@@ -319,3 +319,58 @@ def test_pixels_and_bytes_are_part_of_the_fingerprint(tmp_path):
         sets, _ = load_splits(Data(source=str(tmp_path / str(number)), holdout=0))
         prints.add(sets["train"].fingerprint())
     assert len(prints) == 2
+
+
+def meta_recipe(**data: object) -> Recipe:
+    stages = ({"method": "ce"}, {"method": "metasaug"})
+    return Recipe(data=Data(**{"workers": 0, "image_size": 16, **data}), stages=stages)
+
+
+def test_a_method_that_needs_a_meta_set_gets_one_before_all_else(flat):
+    splits, manifest = prepare(meta_recipe(source="digits", imbalance=10, holdout=5), CPU)
+    assert splits.sets["meta"].class_counts == [10] * 10
+    assert manifest["meta"] == "10 of each class, from train"
+    parts = [rows(splits.sets[name]) for name in ("train", "meta", "holdout")]
+    assert sum(map(len, parts)) == len(set.union(*parts))
+    without = prepare(meta_recipe(source="digits", holdout=5, meta_per_class=3), CPU)[0]
+    assert without.sets["meta"].class_counts == [3] * 10
+    # The same images are set aside for a method that does not use them, if it is asked for.
+    data = Data(source="digits", imbalance=10, holdout=5, meta_per_class=10)
+    assert load_splits(data)[0]["train"].fingerprint() == splits.sets["train"].fingerprint()
+    assert "meta" not in load_splits(Data(source="digits"))[0]
+
+
+def test_meta_images_may_stay_in_train_or_come_from_val(divided):
+    shared = load_splits(Data(source=divided, meta_per_class=2, meta_source="shared", holdout=0))
+    assert shared[0]["meta"].class_counts == [2, 2, 2]
+    assert rows(shared[0]["meta"]) <= rows(shared[0]["train"])
+    assert shared[1]["meta"] == "2 of each class, shared with train"
+    with pytest.raises(LongTailedError, match="class 'wasp' with 1 image"):
+        load_splits(Data(source=divided, meta_per_class=1, meta_source="val"))
+    with pytest.raises(LongTailedError, match="the figures are on it"):
+        load_splits(Data(source=divided, meta_per_class=1, meta_source="val", eval_split="val"))
+
+
+def test_the_rest_of_the_val_split_is_held_out(tmp_path):
+    train, val = {"ant": 8, "bee": 4}, {"ant": 4, "bee": 2}
+    source = str(write_folder(tmp_path, train=train, val=val, test=val))
+    data = Data(source=source, meta_per_class=1, meta_source="val")
+    sets, notes = load_splits(data)
+    assert sets["meta"].class_counts == [1, 1]
+    assert sets["holdout"].class_counts == [3, 1]
+    assert sets["train"].class_counts == [8, 4]
+    assert notes["meta"] == "1 of each class, from the val split"
+    sets, _ = load_splits(data.model_copy(update={"holdout": 0}))
+    assert "holdout" not in sets
+    flat = str(write_folder(tmp_path / "flat", flat={"ant": 8, "bee": 4}))
+    with pytest.raises(LongTailedError, match="because there is none"):
+        load_splits(Data(source=flat, meta_per_class=1, meta_source="val"))
+
+
+def test_a_class_missing_from_the_meta_set_is_one_sentence(tmp_path):
+    source = str(write_folder(tmp_path, train={"ant": 8, "bee": 1}, test={"ant": 2, "bee": 2}))
+    with pytest.raises(LongTailedError, match="class 'bee' with 1 image") as caught:
+        prepare(meta_recipe(source=source), CPU)
+    assert "\n" not in str(caught.value)
+    shared = prepare(meta_recipe(source=source, meta_source="shared"), CPU)[0]
+    assert shared.sets["meta"].class_counts == [8, 1]

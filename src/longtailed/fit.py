@@ -144,6 +144,7 @@ class _Fit:
             "images_per_second": round(images / seconds, 1),
             "loss": sum(terms.values()),
             "terms": terms,
+            "metrics": {name: value.item() for name, value in self.method.metrics().items()},
         }
 
     def _share_buffers(self) -> None:

@@ -22,10 +22,12 @@ from longtailed.data import (
     parse_view,
     scan_images,
     split_holdout,
+    split_meta,
     view_preset,
 )
 from longtailed.data.sources.names import canonical_split
 from longtailed.errors import LongTailedError
+from longtailed.methods import method_class
 from longtailed.recipes import Recipe
 from longtailed.recipes.recipe import Data
 
@@ -34,13 +36,15 @@ CIFAR = ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
 TEST_SHARE = 0.2  # of each class, where a source has no split to test on
 HOLDOUT_IMAGES = 10  # of each class, where the source is subsampled and has plenty
 HOLDOUT_SHARE = 0.1  # of each class, where it is used as it is
+META_IMAGES = 10  # of each class, where a method needs a balanced meta set
+META_SOURCES = {"train": "from train", "shared": "shared with train", "val": "from the val split"}
 SMALL_SIDE = 64  # crops up to this side are small enough to keep decoded by default
 FULL_SCAN = 20_000  # images that are all decoded once before training, to find damaged ones
 MEMORY_BUDGET = 2**30  # bytes of decoded pixels kept by default
 
 
 def load_splits(data: Data) -> tuple[dict[str, ImageSet], dict[str, Any]]:
-    """Return the sets "train", "test" and, where wanted, "holdout", and how they came about.
+    """Return the sets "train", "test" and, where wanted, "meta" and "holdout", and how they arose.
 
     The held-out part is the source's "val" split if figures are on another one, else a part of
     train set aside before subsampling. A source with one split only gives a fifth of each class
@@ -51,7 +55,8 @@ def load_splits(data: Data) -> tuple[dict[str, ImageSet], dict[str, Any]]:
     holdout = data.holdout
     if holdout is None:
         holdout = HOLDOUT_SHARE if data.imbalance is None else HOLDOUT_IMAGES
-    loaded, evaluated = _load_all(data, bool(holdout))
+    meta_from_val = data.meta_per_class is not None and data.meta_source == "val"
+    loaded, evaluated = _load_all(data, bool(holdout) or meta_from_val)
     notes: dict[str, Any] = {
         "eval_split": evaluated or "part of train",
         "skipped": [name for imageset in loaded.values() for name in imageset.skipped],
@@ -61,6 +66,9 @@ def load_splits(data: Data) -> tuple[dict[str, ImageSet], dict[str, Any]]:
         test = loaded[evaluated]
     else:
         train, test = split_holdout(train, TEST_SHARE, seed=data.subset_seed)
+    if data.meta_per_class is not None:
+        train, sets["meta"] = _set_meta_aside(data, train, loaded, evaluated)
+        notes["meta"] = f"{data.meta_per_class} of each class, {META_SOURCES[data.meta_source]}"
     if holdout and "val" in loaded and evaluated != "val":
         sets["holdout"] = loaded["val"]
         notes["holdout"] = "val split"
@@ -79,6 +87,30 @@ def load_splits(data: Data) -> tuple[dict[str, ImageSet], dict[str, Any]]:
             max_count=data.max_count,
         )
     return {"train": train, **sets, "test": test}, notes
+
+
+def _set_meta_aside(
+    data: Data, train: ImageSet, loaded: dict[str, ImageSet], evaluated: str | None
+) -> tuple[ImageSet, ImageSet]:
+    """Return what is left of train, and the meta set; take it out of `loaded`'s val split."""
+    per_class, seed = data.meta_per_class or META_IMAGES, data.subset_seed
+    if data.meta_source != "val":
+        return split_meta(train, per_class, seed, keep=data.meta_source == "shared")
+    if "val" not in loaded or evaluated == "val":
+        reason = "there is none" if "val" not in loaded else "the figures are on it"
+        raise LongTailedError(
+            f"the meta set cannot come from the val split, because {reason}; use meta_source=train."
+        )
+    loaded["val"], meta = split_meta(loaded["val"], per_class, seed)
+    return train, meta
+
+
+def _with_meta(recipe: Recipe) -> Data:
+    """Return the recipe's data section, with a meta set if a method needs one."""
+    streams = [s for stage in recipe.stages for s in method_class(stage.method).streams.values()]
+    if recipe.data.meta_per_class is None and any(s.split == "meta" for s in streams):
+        return recipe.data.model_copy(update={"meta_per_class": META_IMAGES})
+    return recipe.data
 
 
 def _load_all(data: Data, want_holdout: bool) -> tuple[dict[str, ImageSet], str | None]:
@@ -219,7 +251,7 @@ def channel_statistics(pixels: Tensor) -> tuple[tuple[float, ...], tuple[float, 
 
 def prepare(recipe: Recipe, device: torch.device) -> tuple[Splits, dict[str, Any]]:
     """Return a recipe's splits, ready to be streamed to `device`, and their manifest."""
-    data = recipe.data
+    data = _with_meta(recipe)
     originals, notes = load_splits(data)
     sets = store(originals, data)
     mean, std = normalization(sets["train"], data)

@@ -10,8 +10,15 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
+from torch import nn
 
-from longtailed.checkpoint import load_training_state, read_json, save_weights, write_json
+from longtailed.checkpoint import (
+    load_training_state,
+    load_weights,
+    read_json,
+    save_weights,
+    write_json,
+)
 from longtailed.data.splits import Splits
 from longtailed.data.streams import step_seed
 from longtailed.engine import environment, make_fabric
@@ -156,6 +163,10 @@ def initial_network(recipe: Recipe, splits: Splits) -> Network:
                 f"the network {spec.name} does not take images of {image.shape[2]} x "
                 f"{image.shape[3]}: {_line(error)}; choose another image_size or network."
             ) from None
+    if spec.init_from is not None:
+        path = Path(spec.init_from)
+        path = path / "model.safetensors" if path.is_dir() else path
+        load_weights(path, nn.ModuleDict({"network": network}))
     network.train()
     config = network.backbone.data_config
     if spec.pretrained and config is not None and recipe.data.mean is None:

@@ -7,7 +7,12 @@ import pytest
 import torch
 
 from longtailed.data.imageset import ImageSet
-from longtailed.data.longtail import long_tail_counts, make_long_tailed, split_holdout
+from longtailed.data.longtail import (
+    long_tail_counts,
+    make_long_tailed,
+    split_holdout,
+    split_meta,
+)
 from longtailed.errors import LongTailedError
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -191,3 +196,15 @@ def test_holdout_depends_on_the_seed_only() -> None:
 def test_impossible_holdouts_are_refused(per_class: float) -> None:
     with pytest.raises(LongTailedError, match="held"):
         split_holdout(of_sizes(20, 20), per_class)
+
+
+@pytest.mark.parametrize(("classes", "size", "total"), [(10, 5000, 12380), (100, 500, 10626)])
+def test_a_meta_set_taken_first_gives_metasaugs_class_sizes(classes, size, total) -> None:
+    source = image_set(np.repeat(np.arange(classes), size), classes)
+    train, meta = split_meta(source, 10)
+    assert meta.class_counts == [10] * classes
+    tailed = make_long_tailed(train, 100)
+    golden = np.load(GOLDEN / "metasaug_class_weights.npz")[f"counts_meta_cifar{classes}_if100"]
+    assert tailed.class_counts == golden.tolist()
+    assert len(tailed) == total
+    assert not set(tailed.indices) & set(meta.indices)

@@ -13,7 +13,7 @@ from longtailed.data.files import (
     scan_images,
 )
 from longtailed.data.imageset import EncodedImages, ImageSet
-from longtailed.data.longtail import long_tail_counts, make_long_tailed, split_holdout
+from longtailed.data.longtail import long_tail_counts, make_long_tailed, split_holdout, split_meta
 from longtailed.data.mixing import MixedLabels, cutmix, cutmix_box, mixup, soft_targets
 from longtailed.data.samplers import SAMPLERS, class_probabilities, make_sampler
 from longtailed.data.sources import SOURCES, available_splits, load_imageset
@@ -52,6 +52,7 @@ __all__ = [
     "scan_images",
     "soft_targets",
     "split_holdout",
+    "split_meta",
     "thumbnail_grid",
     "view_preset",
 ]

@@ -114,6 +114,31 @@ def split_holdout(
     return imageset.subset(np.flatnonzero(~held)), imageset.subset(np.flatnonzero(held))
 
 
+def split_meta(
+    imageset: ImageSet, per_class: int, seed: int = 0, keep: bool = False
+) -> tuple[ImageSet, ImageSet]:
+    """Return (train, meta): `split_holdout` where every class must be in the meta set.
+
+    With `keep` train is `imageset` itself: the meta images are trained on, too, and a class with
+    fewer than `per_class` images gives all of them. Raises `LongTailedError` if a class has too
+    few images to be in the meta set: none, or without `keep` a single one.
+    """
+    if keep and per_class >= 1:
+        counts = [min(per_class, count) for count in imageset.class_counts]
+        train, meta = imageset, make_long_tailed(imageset, counts=counts, seed=seed)
+    else:
+        train, meta = split_holdout(imageset, per_class, seed)
+    if 0 in meta.class_counts:
+        missing = meta.class_counts.index(0)
+        advice = "" if keep else ", leave the meta images in train (meta_source=shared)"
+        raise LongTailedError(
+            f"class {imageset.class_names[missing]!r} with {imageset.class_counts[missing]} "
+            f"image(s) has none to spare for the meta set, which needs every class; add images"
+            f"{advice} or choose a method without a meta set."
+        )
+    return train, meta
+
+
 def _profile_counts(
     num_classes: int, max_count: int, imbalance_ratio: float, profile: str
 ) -> list[int]:

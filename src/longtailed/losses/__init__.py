@@ -1,20 +1,32 @@
-"""Losses as plain functions: logits and labels in, a scalar out; nothing is remembered."""
+"""Losses as plain functions: logits and labels in, a scalar out; nothing is remembered.
+
+`ClassStatistics` is the exception: the running statistics that semantic augmentation needs.
+"""
 
 from __future__ import annotations
 
+from longtailed.losses.class_statistics import ClassStatistics
+from longtailed.losses.covariance import covariance_gradient, reason_covariance
 from longtailed.losses.focal import focal_loss
 from longtailed.losses.logit_adjustment import log_prior, logit_adjusted_loss, soft_cross_entropy
 from longtailed.losses.margin import ldam_loss, ldam_margins, margin_cross_entropy
 from longtailed.losses.reweight import class_balanced_weights, inverse_frequency_weights
+from longtailed.losses.semantic import isda_logits, risda_logits, semantic_variance
 
 __all__ = [
+    "ClassStatistics",
     "class_balanced_weights",
+    "covariance_gradient",
     "focal_loss",
     "inverse_frequency_weights",
+    "isda_logits",
     "ldam_loss",
     "ldam_margins",
     "log_prior",
     "logit_adjusted_loss",
     "margin_cross_entropy",
+    "reason_covariance",
+    "risda_logits",
+    "semantic_variance",
     "soft_cross_entropy",
 ]

@@ -13,20 +13,30 @@ from torch import Tensor
 from longtailed.errors import LongTailedError, unknown_name
 from longtailed.methods.base import Method, Progress, Run
 from longtailed.methods.erm import LDAM, CrossEntropy, Focal, LogitAdjustment, Mixup
+from longtailed.methods.isda import ISDA
+from longtailed.methods.meta_gradient import meta_covariance_gradient
+from longtailed.methods.metasaug import MetaSAug
+from longtailed.methods.relations import class_relation_graph
+from longtailed.methods.risda import RISDA
 from longtailed.nn import Network
 
 __all__ = [
+    "ISDA",
     "LDAM",
     "METHODS",
+    "RISDA",
     "CrossEntropy",
     "Focal",
     "LogitAdjustment",
+    "MetaSAug",
     "Method",
     "Mixup",
     "Progress",
     "Run",
     "build_method",
     "check_options",
+    "class_relation_graph",
+    "meta_covariance_gradient",
     "method_class",
     "method_options",
 ]
@@ -47,6 +57,11 @@ METHODS: dict[str, Callable[..., Method]] = {
     "ldam-drs": partial(LDAM, **_drs),  # type: ignore[arg-type]
     "balanced-softmax": LogitAdjustment,
     "logit-adjustment": LogitAdjustment,
+    "isda": ISDA,
+    "metasaug": MetaSAug,
+    "metasaug-ldam": partial(MetaSAug, criterion="ldam"),
+    "metasaug-focal": partial(MetaSAug, criterion="focal"),
+    "risda": RISDA,
     "mixup": Mixup,
     "mixup-drw": partial(Mixup, **_drw),  # type: ignore[arg-type]
 }

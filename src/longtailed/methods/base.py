@@ -146,6 +146,10 @@ class Method(nn.Module):
     def end_epoch(self, run: Run, progress: Progress) -> None:
         """Update (without grad) what changes once an epoch: confusion, prototypes."""
 
+    def metrics(self) -> dict[str, Tensor]:
+        """Return figures about training besides the loss, 0-d, for the journal once an epoch."""
+        return {}
+
     def predict(self, images: Tensor) -> Tensor:
         """Return logits [N, C] for normalised images [N, 3, H, W]; no side effects."""
         logits: Tensor = self.network(images)

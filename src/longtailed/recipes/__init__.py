@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 
 from longtailed.errors import unknown_name
-from longtailed.recipes import cifar, demo, large
+from longtailed.recipes import cifar, demo, large, semantic
 from longtailed.recipes.defaults import compose
 from longtailed.recipes.override import override
 from longtailed.recipes.recipe import Data, NetworkSpec, Recipe, Stage, load_recipe
@@ -38,11 +38,33 @@ _CIFAR = {
     "mixup-drw": cifar.mixup_drw,
 }
 
+_SEMANTIC: dict[str, Callable[..., Recipe]] = {
+    "metasaug": semantic.metasaug,
+    "metasaug-ldam": partial(semantic.metasaug, criterion="ldam"),
+    "risda": semantic.risda,
+}
+
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "digits-ce": partial(demo.digits, "ce"),
     "digits-ldam-drw": partial(demo.digits, "ldam-drw"),
+    "digits-isda": partial(demo.digits, "isda"),
+    "digits-metasaug": partial(demo.digits, "metasaug"),
+    "digits-risda": partial(demo.digits, "risda"),
     **{f"cifar10-lt-{name}": partial(make, "cifar10") for name, make in _CIFAR.items()},
     **{f"cifar100-lt-{name}": partial(make, "cifar100") for name, make in _CIFAR.items()},
+    **{
+        f"{dataset}-lt-{ratio}-{name}": partial(make, dataset, ratio)
+        for dataset in semantic.DATASETS
+        for name, make in _SEMANTIC.items()
+        for ratio in semantic.IMBALANCES
+    },
+    "cifar10-lt-100-isda": partial(semantic.isda, "cifar10"),
+    "cifar100-lt-100-isda": partial(semantic.isda, "cifar100"),
+    "imagenet-lt-metasaug": semantic.imagenet_lt_metasaug,
+    "imagenet-lt-risda": semantic.imagenet_lt_risda,
+    "inaturalist17-metasaug": partial(semantic.inaturalist_metasaug, 17),
+    "inaturalist18-metasaug": partial(semantic.inaturalist_metasaug, 18),
+    "inaturalist18-risda": semantic.inaturalist18_risda,
     "imagenet-lt-ce": large.imagenet_lt,
     "imagenet-lt-ce-class-balanced": partial(large.imagenet_lt, sampler="class-balanced"),
     "imagenet-lt-ce-square-root": partial(large.imagenet_lt, sampler="square-root"),

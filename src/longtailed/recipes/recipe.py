@@ -37,6 +37,12 @@ class Data(BaseModel):
         holdout: images per class (int) or part of each class (float) set aside from train before
             subsampling, for choosing an epoch; 0 for none; None: 10 images of each class if the
             source is subsampled, else a tenth of each class.
+        meta_per_class: images per class of a balanced set beside train for methods that learn
+            from one; None: 10 if the recipe has such a method. A class never gives more than half
+            of its images, and each must give one.
+        meta_source: where the meta images come from, before anything else is taken: "train" sets
+            them aside, "shared" leaves them in train, "val" takes them from the source's "val"
+            split, whose rest is held out for choosing an epoch.
         eval_split: the split of the final figures; None: "test", or else "val".
         image_size: side of the crops when images are files; None: 224.
         views: view name -> text, over the defaults (see `longtailed.data.view_preset`).
@@ -61,6 +67,8 @@ class Data(BaseModel):
     subset_seed: int = Field(default=0, ge=0, lt=2**32)
     selection: Literal["shuffle", "first"] = "shuffle"
     holdout: int | float | None = Field(default=None, ge=0)
+    meta_per_class: int | None = Field(default=None, ge=1)
+    meta_source: Literal["train", "shared", "val"] = "train"
     eval_split: str | None = None
     image_size: int | None = Field(default=None, ge=8)
     views: dict[str, str] = {}
@@ -94,13 +102,18 @@ class Data(BaseModel):
 
 
 class NetworkSpec(BaseModel):
-    """Which network: a name, the kind of head ("auto": what the method needs) and options."""
+    """Which network: a name, the kind of head ("auto": what the method needs) and options.
+
+    `init_from` is an earlier run's directory, or a file of weights such as its model.safetensors:
+    backbone and head start from there.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True)
 
     name: str = "resnet32"
     head: Literal["auto", "linear", "cosine"] = "auto"
     pretrained: bool = False
+    init_from: str | None = None
     options: dict[str, Any] = {}
 
     @field_validator("options")
