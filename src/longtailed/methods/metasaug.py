@@ -60,6 +60,7 @@ class MetaSAug(ISDA):
     """
 
     term = "metasaug"
+    compilable = False
     streams: Mapping[str, Stream] = {"train": Stream(), "meta": Stream(split="meta")}
     change: Tensor
     covariance_change: Tensor
