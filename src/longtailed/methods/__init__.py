@@ -13,6 +13,7 @@ from torch import Tensor
 from longtailed.errors import LongTailedError, unknown_name
 from longtailed.methods.base import Method, Progress, Run
 from longtailed.methods.erm import LDAM, CrossEntropy, Focal, LogitAdjustment, Mixup
+from longtailed.methods.rare_sample_generator import RareSampleGenerator
 from longtailed.nn import Network
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "Method",
     "Mixup",
     "Progress",
+    "RareSampleGenerator",
     "Run",
     "build_method",
     "check_options",
