@@ -172,7 +172,7 @@ def test_pairs_follow_the_chunks_for_every_split_of_a_batch(strength: float) -> 
         for heads in range(size + 1):
             is_head = generator.permutation(np.arange(size) < heads)
             pairs = pair_samples(torch.from_numpy(is_head), strength)
-            assert len(pairs.head) == most_pairs(size, strength) >= int(pairs.count)
+            assert len(pairs.head) == most_pairs(size, strength) >= int(pairs.number)
             meant = trim_pairs(pairs)
             expected = chunked_pairs(is_head.tolist(), strength)
             assert list(zip(meant.head.tolist(), meant.tail.tolist(), strict=True)) == expected
@@ -305,9 +305,7 @@ def test_without_heads_or_tails_nothing_is_added(labels: list[int], padded: bool
 
 @pytest.mark.parametrize("labels", BATCHES.values(), ids=BATCHES)
 @pytest.mark.parametrize("strength", [0.5, 1.0, 2.0])
-def test_padding_changes_nothing_but_the_number_of_rows(
-    labels: list[int], strength: float
-) -> None:
+def test_padding_changes_nothing_but_the_number_of_rows(labels: list[int], strength: float) -> None:
     module = small(strength=strength)
     x, y = batch(labels)
     out, new_labels, cesc, mv = module(x, y, True)

@@ -14,17 +14,21 @@ from longtailed.errors import LongTailedError, unknown_name
 from longtailed.methods.base import Method, Progress, Run
 from longtailed.methods.erm import LDAM, CrossEntropy, Focal, LogitAdjustment, Mixup
 from longtailed.methods.rare_sample_generator import RareSampleGenerator
+from longtailed.methods.rsg import RSG, RSGLDAM, RSGFocal
 from longtailed.nn import Network
 
 __all__ = [
     "LDAM",
     "METHODS",
+    "RSG",
+    "RSGLDAM",
     "CrossEntropy",
     "Focal",
     "LogitAdjustment",
     "Method",
     "Mixup",
     "Progress",
+    "RSGFocal",
     "RareSampleGenerator",
     "Run",
     "build_method",
@@ -51,6 +55,11 @@ METHODS: dict[str, Callable[..., Method]] = {
     "logit-adjustment": LogitAdjustment,
     "mixup": Mixup,
     "mixup-drw": partial(Mixup, **_drw),  # type: ignore[arg-type]
+    "rsg": RSG,
+    "rsg-drw": partial(RSG, **_drw),  # type: ignore[arg-type]
+    "rsg-focal": RSGFocal,
+    "rsg-ldam-drw": partial(RSGLDAM, **_drw),  # type: ignore[arg-type]
+    "rsg-ldam-drs": partial(RSGLDAM, **_drs),  # type: ignore[arg-type]
 }
 
 

@@ -49,7 +49,7 @@ class ContrastiveCritic(nn.Module):
         weight1, bias1, weight2, bias2, weight3, bias3 = (
             parameter.detach() if frozen else parameter for parameter in self.parameters()
         )
-        of_first, of_second = weight1.flatten(1).split(channels, dim=1)
+        of_first, of_second = weight1.flatten(1).chunk(2, dim=1)
         hidden = torch.addmm(
             functional.linear(first.reshape(-1, channels), of_first, bias1),
             second.reshape(-1, channels),

@@ -175,7 +175,7 @@ class RareSampleGenerator(nn.Module):
         largest = 1 if self.layout == "channels" else rows.shape[2]
         apart = (new_norms - norms[pairs.head]).abs() + (largest - cosines)
         losses = losses + (apart.mean(dim=1) if self.reduction == "mean" else apart.sum(dim=1))
-        return torch.where(pairs.valid, losses, 0).sum() / pairs.count.clamp_min(1)
+        return torch.where(pairs.valid, losses, 0).sum() / pairs.number.clamp_min(1)
 
     def _rows(self, maps: Tensor) -> Tensor:
         """Return the vectors that MV compares, [N, H * W, C], of maps [N, H, W, C]."""

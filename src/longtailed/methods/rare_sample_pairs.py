@@ -9,9 +9,9 @@ from torch import Tensor
 
 
 class Pairs(NamedTuple):
-    """Positions in the batch, `head` and `tail` [L] each, of which the first `count` are meant.
+    """Positions in the batch, `head` and `tail` [L] each, of which the first `number` are meant.
 
-    `count` is a 0-d int64 tensor; `valid` [L] marks the pairs before it, `generated` [L] those
+    `number` is a 0-d int64 tensor; `valid` [L] marks the pairs before it, `generated` [L] those
     whose row is a new sample, not a copy of the tail sample (see `pad_pairs`).
     """
 
@@ -19,7 +19,7 @@ class Pairs(NamedTuple):
     tail: Tensor
     valid: Tensor
     generated: Tensor
-    count: Tensor
+    number: Tensor
 
 
 def most_pairs(batch_size: int, strength: float) -> int:
@@ -44,32 +44,34 @@ def pair_samples(is_head: Tensor, strength: float = 1.0) -> Pairs:
     tails = size - heads
     fewer, more = torch.minimum(heads, tails), torch.maximum(heads, tails)
     chunks = (more.double() * strength / fewer.clamp_min(1)).long().clamp_min(1)
-    number = torch.arange(most_pairs(size, strength), device=is_head.device)
-    head = order[number % heads.clamp_min(1)]
-    tail = order[(heads + number % tails.clamp_min(1)).clamp_max(size - 1)]
-    valid = number < chunks * fewer
+    pair = torch.arange(most_pairs(size, strength), device=is_head.device)
+    head = order[pair % heads.clamp_min(1)]
+    tail = order[(heads + pair % tails.clamp_min(1)).clamp_max(size - 1)]
+    valid = pair < chunks * fewer
     return Pairs(head, tail, valid, valid, chunks * fewer)
 
 
 def trim_pairs(pairs: Pairs) -> Pairs:
     """Return the meant pairs alone; reads their number on the host."""
-    count = int(pairs.count)
-    return Pairs(*(entries[:count] for entries in pairs[:4]), pairs.count)
+    kept = slice(int(pairs.number))
+    return Pairs(
+        pairs.head[kept], pairs.tail[kept], pairs.valid[kept], pairs.generated[kept], pairs.number
+    )
 
 
 def pad_pairs(pairs: Pairs, batch_size: int) -> Pairs:
     """Return the pairs with the entries beyond the meant ones made to repeat the enlarged batch.
 
-    The entries are spread evenly over its B + count rows: an original sample is one that is not
+    The entries are spread evenly over its B + number rows: an original sample is one that is not
     `generated`, with its position in `tail`; a generated one is the same pair again. So batch
     normalisation in later stages sees originals and new samples in the right proportion.
     """
     length = len(pairs.head)
-    number = torch.arange(length, device=pairs.head.device) - pairs.count
-    row = number * (batch_size + pairs.count) // (length - pairs.count).clamp_min(1)
+    beyond = torch.arange(length, device=pairs.head.device) - pairs.number
+    row = beyond * (batch_size + pairs.number) // (length - pairs.number).clamp_min(1)
     again = (row - batch_size).clamp(0, length - 1)
     original = ~pairs.valid & (row < batch_size)
     head = torch.where(pairs.valid, pairs.head, pairs.head[again])
     tail = torch.where(pairs.valid, pairs.tail, pairs.tail[again])
     tail = torch.where(original, row, tail)
-    return Pairs(head, tail, pairs.valid, ~original, pairs.count)
+    return Pairs(head, tail, pairs.valid, ~original, pairs.number)
