@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 
 from longtailed.errors import unknown_name
-from longtailed.recipes import cifar, demo, large
+from longtailed.recipes import cifar, demo, large, rsg
 from longtailed.recipes.defaults import compose
 from longtailed.recipes.override import override
 from longtailed.recipes.recipe import Data, NetworkSpec, Recipe, Stage, load_recipe
@@ -38,11 +38,17 @@ _CIFAR = {
     "mixup-drw": cifar.mixup_drw,
 }
 
+_RSG = {"rsg": rsg.ce, "rsg-focal": rsg.focal, "rsg-ldam-drw": rsg.ldam_drw}
+
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "digits-ce": partial(demo.digits, "ce"),
     "digits-ldam-drw": partial(demo.digits, "ldam-drw"),
     **{f"cifar10-lt-{name}": partial(make, "cifar10") for name, make in _CIFAR.items()},
     **{f"cifar100-lt-{name}": partial(make, "cifar100") for name, make in _CIFAR.items()},
+    **{f"cifar10-lt-{name}": partial(make, "cifar10") for name, make in _RSG.items()},
+    **{f"cifar100-lt-{name}": partial(make, "cifar100") for name, make in _RSG.items()},
+    **{f"cifar10-step-{name}": partial(make, "cifar10", "step") for name, make in _RSG.items()},
+    **{f"cifar100-step-{name}": partial(make, "cifar100", "step") for name, make in _RSG.items()},
     "imagenet-lt-ce": large.imagenet_lt,
     "imagenet-lt-ce-class-balanced": partial(large.imagenet_lt, sampler="class-balanced"),
     "imagenet-lt-ce-square-root": partial(large.imagenet_lt, sampler="square-root"),
@@ -50,6 +56,9 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "imagenet-lt-ldam-drs": large.imagenet_lt_ldam_drs,
     "places-lt-ce": large.places_lt,
     "inaturalist18-ce": large.inaturalist18,
+    "imagenet-lt-rsg-ldam-drs": rsg.imagenet_lt,
+    "places-lt-rsg-ldam-drs": rsg.places_lt,
+    "inaturalist18-rsg-ldam-drs": rsg.inaturalist18,
 }
 
 
