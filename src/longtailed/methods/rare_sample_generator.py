@@ -122,14 +122,16 @@ class RareSampleGenerator(nn.Module):
             return features, labels, cesc + self._contrastive_loss(maps, labels), nothing
         pairs = pair_samples(self.is_head[labels], self.strength)
         pairs = pad_pairs(pairs, len(labels)) if padded else trim_pairs(pairs)
-        if len(pairs.head) == 0:
+        if len(pairs.tail) == 0:
             return features, labels, cesc, nothing
         nearest = self.centers.detach()[labels, gates.detach().argmax(dim=1)]
         displacements = exact - nearest[:, None, None]
+        # What a head sample lends does not depend on the tail sample: computed once for each.
         heads = displacements[pairs.head].permute(0, 3, 1, 2)
         transformed = self.transform(heads).permute(0, 2, 3, 1)
         mv = self._vector_loss(maps, displacements, transformed, pairs)
-        added = torch.where(pairs.generated[:, None, None, None], transformed.to(exact.dtype), 0)
+        added = _repeat(transformed.to(exact.dtype), len(pairs.tail))
+        added = torch.where(pairs.generated[:, None, None, None], added, 0)
         new = (exact[pairs.tail] + added).to(features.dtype).permute(0, 3, 1, 2)
         new_labels = torch.where(pairs.valid, labels[pairs.tail], IGNORED)
         return torch.cat((features, new)), torch.cat((labels, new_labels)), cesc, mv
@@ -164,24 +166,34 @@ class RareSampleGenerator(nn.Module):
     def _vector_loss(
         self, maps: Tensor, displacements: Tensor, transformed: Tensor, pairs: Pairs
     ) -> Tensor:
-        """Return MV; maps and displacements are [B, H, W, C], `transformed` [P, H, W, C]."""
+        """Return MV; maps and displacements are [B, H, W, C], `transformed` [D, H, W, C]."""
         logits = self.contrast(maps[pairs.head], transformed, frozen=self.freeze_contrastive)
         target = torch.full_like(pairs.head, DIFFERENT)
         losses = functional.cross_entropy(_full_precision(logits), target, reduction="none")
         rows, new = self._rows(displacements), self._rows(transformed.to(displacements.dtype))
         norms, new_norms = (torch.linalg.vector_norm(vectors, dim=2) for vectors in (rows, new))
-        tail_norms = norms[pairs.tail].clamp_min(1e-12)
-        cosines = (new * rows[pairs.tail]).sum(dim=2) / (new_norms.clamp_min(1e-12) * tail_norms)
+        losses = losses + self._over_pixels((new_norms - norms[pairs.head]).abs())
+        tails, count = rows[pairs.tail], len(pairs.tail)
+        products = _repeat(new_norms.clamp_min(1e-12), count) * norms[pairs.tail].clamp_min(1e-12)
+        cosines = (_repeat(new, count) * tails).sum(dim=2) / products
         largest = 1 if self.layout == "channels" else rows.shape[2]
-        apart = (new_norms - norms[pairs.head]).abs() + (largest - cosines)
-        losses = losses + (apart.mean(dim=1) if self.reduction == "mean" else apart.sum(dim=1))
+        losses = _repeat(losses, count) + self._over_pixels(largest - cosines)
         return torch.where(pairs.valid, losses, 0).sum() / pairs.number.clamp_min(1)
+
+    def _over_pixels(self, terms: Tensor) -> Tensor:
+        return terms.mean(dim=1) if self.reduction == "mean" else terms.sum(dim=1)
 
     def _rows(self, maps: Tensor) -> Tensor:
         """Return the vectors that MV compares, [N, H * W, C], of maps [N, H, W, C]."""
         if self.layout == "legacy":
             maps = maps.permute(0, 3, 1, 2)
         return maps.reshape(len(maps), -1, self.transform.in_channels)
+
+
+def _repeat(rows: Tensor, count: int) -> Tensor:
+    """Return `count` rows: row p mod D of the D rows for each p."""
+    times = -(-count // len(rows))
+    return rows.expand(times, *rows.shape).flatten(0, 1)[:count]
 
 
 def _full_precision(logits: Tensor) -> Tensor:

@@ -9,10 +9,11 @@ from torch import Tensor
 
 
 class Pairs(NamedTuple):
-    """Positions in the batch, `head` and `tail` [L] each, of which the first `number` are meant.
+    """Positions in the batch: pair p joins `head[p mod D]` [D] and `tail[p]` [L].
 
-    `number` is a 0-d int64 tensor; `valid` [L] marks the pairs before it, `generated` [L] those
-    whose row is a new sample, not a copy of the tail sample (see `pad_pairs`).
+    The first `number` pairs are meant, of which `valid` [L] is True; `generated` [L] marks those
+    whose row is a new sample, not a copy of the tail sample (see `pad_pairs`). `heads` is how many
+    head samples the batch has.
     """
 
     head: Tensor
@@ -20,6 +21,7 @@ class Pairs(NamedTuple):
     valid: Tensor
     generated: Tensor
     number: Tensor
+    heads: Tensor
 
 
 def most_pairs(batch_size: int, strength: float) -> int:
@@ -34,7 +36,7 @@ def pair_samples(is_head: Tensor, strength: float = 1.0) -> Pairs:
     m = min(nh, nt), M = max(nh, nt): pair p joins head p mod nh and tail p mod nt, for
     p < m * max(1, int(M * strength / m)); there are none if m = 0. Random only as the batch is.
 
-    L depends on B and the strength alone, and nothing is read on the host.
+    Here D = L, which depends on B and the strength alone, and nothing is read on the host.
     Paper: arXiv 2106.09859. The rule is that of the authors' loops over chunks, in one line; it
     goes on for a strength above 1, where their code stops at an empty chunk.
     """
@@ -48,14 +50,18 @@ def pair_samples(is_head: Tensor, strength: float = 1.0) -> Pairs:
     head = order[pair % heads.clamp_min(1)]
     tail = order[(heads + pair % tails.clamp_min(1)).clamp_max(size - 1)]
     valid = pair < chunks * fewer
-    return Pairs(head, tail, valid, valid, chunks * fewer)
+    return Pairs(head, tail, valid, valid, chunks * fewer, heads)
 
 
 def trim_pairs(pairs: Pairs) -> Pairs:
-    """Return the meant pairs alone; reads their number on the host."""
-    kept = slice(int(pairs.number))
-    return Pairs(
-        pairs.head[kept], pairs.tail[kept], pairs.valid[kept], pairs.generated[kept], pairs.number
+    """Return the meant pairs alone, each head sample once; reads their numbers on the host."""
+    number, heads = torch.stack((pairs.number, pairs.heads)).tolist()
+    kept, distinct = slice(number), slice(min(number, heads))
+    return pairs._replace(
+        head=pairs.head[distinct],
+        tail=pairs.tail[kept],
+        valid=pairs.valid[kept],
+        generated=pairs.generated[kept],
     )
 
 
@@ -74,4 +80,4 @@ def pad_pairs(pairs: Pairs, batch_size: int) -> Pairs:
     head = torch.where(pairs.valid, pairs.head, pairs.head[again])
     tail = torch.where(pairs.valid, pairs.tail, pairs.tail[again])
     tail = torch.where(original, row, tail)
-    return Pairs(head, tail, pairs.valid, ~original, pairs.number)
+    return pairs._replace(head=head, tail=tail, generated=~original)
