@@ -43,10 +43,14 @@ class RSG(CrossEntropy):
         cesc_weight, mv_weight: weights of the generator's losses.
         decay_centers: whether weight decay applies to centres and gates, which are decayed in
             every step, also those of classes that the batch lacks.
-        padded: enlarge every batch to the same length, so that shapes are static and a step can
-            be captured; rows beyond the generated ones repeat others and no loss counts them
-            (but batch normalisation does). False enlarges by the generated samples alone, as the
-            authors do, and reads their number in each step.
+        padded: enlarge every batch to the same length, 2 B - 1 at strength 1, so that shapes are
+            static and a step can be captured; the rows beyond the generated ones repeat others and
+            no loss counts them (batch normalisation does). False enlarges by the generated samples
+            alone, as the authors do, and reads their number in each step. Measured on a CPU, a
+            step of ResNet-32 takes 1.0 times the plain one before generation begins, then about
+            1.4 times padded and 1.1 times not: a small price for a captured step, so the default.
+            With maps of 1024 channels the generator alone takes four times longer padded:
+            choose False there.
 
     Departures from the authors' code, beside those of the generator: parts that a phase does not
     train get no gradient (with several processes: a gradient of 0, so that weight decay still

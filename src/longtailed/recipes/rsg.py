@@ -125,7 +125,8 @@ def _large_stage(
 ) -> Stage:
     return Stage(
         method="rsg-ldam-drs",
-        options={**margins, "sampler_start": start, "generate_start": start},
+        # Not padded: at 1024 channels a row costs far more than launching its kernels one by one.
+        options={**margins, "sampler_start": start, "generate_start": start, "padded": False},
         epochs=epochs,
         batch_size=256,
         optimizer=Optimizer(lr=lr, weight_decay=weight_decay),
