@@ -51,9 +51,14 @@ def assert_equal_states(one, other):
         assert torch.equal(tensor, other.state_dict()[key]), key
 
 
-@pytest.mark.parametrize("name", sorted(METHODS))
-def test_captured_and_eager_training_are_equal(name, build, job, recorded_graphs):
-    eager, captured = build(name), build(name)
+WITH_OPTIONS = [("rsg-ldam-drw", {"padded": True}), ("metasaug", {"meta": "normalized"})]
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [*((name, {}) for name in sorted(METHODS)), *WITH_OPTIONS]
+)
+def test_captured_and_eager_training_are_equal(name, options, build, job, recorded_graphs):
+    eager, captured = build(name, **options), build(name, **options)
     if not eager.static_shapes:
         pytest.skip("this method says that its shapes vary")
     fit(eager, job("never"))

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import string
+
 import pytest
 import torch
 
 from longtailed.errors import LongTailedError
 from longtailed.nn import (
+    CIFAR_DENSENETS,
     CIFAR_RESNETS,
+    CIFAR_RESNEXTS,
     CosineHead,
     LinearHead,
     Network,
@@ -89,10 +93,10 @@ def test_stages_that_do_not_exist_are_refused(
 
 def test_every_listed_network_can_be_built() -> None:
     networks = list_networks()
-    assert networks.keys() == CIFAR_RESNETS.keys()
+    assert networks.keys() == {*CIFAR_RESNETS, *CIFAR_DENSENETS, *CIFAR_RESNEXTS}
     for name, description in networks.items():
-        assert name.removeprefix("resnet") in description
-        network = build_network(name, 3, width=0.125).eval()
+        assert name.lstrip(string.ascii_lowercase) in description  # the depth
+        network = build_network(name, 3, width=0.25).eval()
         assert network(torch.randn(1, 3, 8, 8)).shape == (1, 3)
 
 

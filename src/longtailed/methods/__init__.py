@@ -16,8 +16,10 @@ from longtailed.methods.erm import LDAM, CrossEntropy, Focal, LogitAdjustment, M
 from longtailed.methods.isda import ISDA
 from longtailed.methods.meta_gradient import meta_covariance_gradient
 from longtailed.methods.metasaug import MetaSAug
+from longtailed.methods.rare_sample_generator import RareSampleGenerator
 from longtailed.methods.relations import class_relation_graph
 from longtailed.methods.risda import RISDA
+from longtailed.methods.rsg import RSG, RSGLDAM, RSGFocal
 from longtailed.nn import Network
 
 __all__ = [
@@ -25,6 +27,8 @@ __all__ = [
     "LDAM",
     "METHODS",
     "RISDA",
+    "RSG",
+    "RSGLDAM",
     "CrossEntropy",
     "Focal",
     "LogitAdjustment",
@@ -32,6 +36,8 @@ __all__ = [
     "Method",
     "Mixup",
     "Progress",
+    "RSGFocal",
+    "RareSampleGenerator",
     "Run",
     "build_method",
     "check_options",
@@ -64,6 +70,11 @@ METHODS: dict[str, Callable[..., Method]] = {
     "risda": RISDA,
     "mixup": Mixup,
     "mixup-drw": partial(Mixup, **_drw),  # type: ignore[arg-type]
+    "rsg": RSG,
+    "rsg-drw": partial(RSG, **_drw),  # type: ignore[arg-type]
+    "rsg-focal": RSGFocal,
+    "rsg-ldam-drw": partial(RSGLDAM, **_drw),  # type: ignore[arg-type]
+    "rsg-ldam-drs": partial(RSGLDAM, **_drs),  # type: ignore[arg-type]
 }
 
 

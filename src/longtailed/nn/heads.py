@@ -12,8 +12,8 @@ from longtailed.errors import LongTailedError
 class LinearHead(nn.Linear):
     """Linear classifier: logits = x W^T + b, with `weight` W [C, A] and `bias` b [C].
 
-    Initialised as `nn.Linear`; `build_network` draws the weight of a CIFAR ResNet's head from the
-    Kaiming normal distribution instead, like the rest of that network.
+    Initialised as `nn.Linear`; `build_network` draws the weight of the head of a CIFAR ResNet or
+    ResNeXt from the Kaiming normal distribution instead.
     """
 
     def __init__(self, num_features: int, num_classes: int, bias: bool = True) -> None:

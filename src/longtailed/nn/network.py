@@ -13,11 +13,20 @@ from torch import Tensor, nn
 
 from longtailed.errors import LongTailedError, unknown_name
 from longtailed.nn.backbone import Backbone
+from longtailed.nn.cifar_densenet import CIFAR_DENSENETS, CifarDenseNet
 from longtailed.nn.cifar_resnet import CIFAR_RESNETS, CifarResNet, kaiming_initialize
+from longtailed.nn.cifar_resnext import CIFAR_RESNEXTS, CifarResNeXt
 from longtailed.nn.heads import HEADS, CosineHead, LinearHead
 from longtailed.nn.timm_backbone import TimmBackbone, timm_names
 
 TIMM_PREFIX = "timm:"
+
+# The networks for small images: the class and what its first argument is for each name.
+SMALL_NETWORKS: dict[str, tuple[type[CifarResNet | CifarDenseNet | CifarResNeXt], int]] = {
+    **{name: (CifarResNet, blocks) for name, blocks in CIFAR_RESNETS.items()},
+    **{name: (CifarDenseNet, layers) for name, layers in CIFAR_DENSENETS.items()},
+    **{name: (CifarResNeXt, blocks) for name, blocks in CIFAR_RESNEXTS.items()},
+}
 
 
 class Network(nn.Module):
@@ -56,11 +65,22 @@ def list_networks() -> dict[str, str]:
 
     Every timm model is a network too, under its timm name, e.g. `resnet50` or `timm:resnet50`.
     """
-    return {
+    described = {
         name: f"{name.replace('resnet', 'ResNet-')} for small images, "
         f"{blocks} {'block' if blocks == 1 else 'blocks'} in each of 3 stages"
         for name, blocks in CIFAR_RESNETS.items()
     }
+    described |= {
+        name: f"{name.replace('densenet', 'DenseNet-')} for small images, "
+        f"{layers} layers that add 12 channels each in each of 3 stages"
+        for name, layers in CIFAR_DENSENETS.items()
+    }
+    described |= {
+        name: f"{name.replace('resnext', 'ResNeXt-')} (8x64d) for small images, "
+        f"{blocks} blocks in each of 3 stages"
+        for name, blocks in CIFAR_RESNEXTS.items()
+    }
+    return described
 
 
 def build_network(
@@ -77,7 +97,7 @@ def build_network(
     `name` is one of `list_networks()` or the name of a timm model, with or without `timm:` before
     it. `head` is one of `HEADS`, `head_options` are its further arguments (`bias` or `scale`).
     `pretrained` and `image_size` (pixels) concern timm models, see `TimmBackbone`; the networks for
-    small images take every size. `options` go to the backbone: `width` for a CIFAR ResNet,
+    small images take every size. `options` go to the backbone: `width` for those,
     `weights` and timm's own options for a timm model.
 
     Weights are drawn from torch's default generator: seed it for a reproducible network.
@@ -96,7 +116,7 @@ def build_network(
         raise LongTailedError(
             f"a {head} head does not take the options {sorted(head_options or {})}: {error}."
         ) from error
-    if isinstance(backbone, CifarResNet):
+    if isinstance(backbone, CifarResNet | CifarResNeXt):
         kaiming_initialize(classifier)
     return Network(backbone, classifier)
 
@@ -104,15 +124,16 @@ def build_network(
 def _build_backbone(
     name: str, pretrained: bool, image_size: int | None, options: dict[str, Any]
 ) -> Backbone:
-    if name in CIFAR_RESNETS:
+    if name in SMALL_NETWORKS:
         if pretrained:
             raise LongTailedError(f"there are no pretrained weights for {name}; train it instead.")
         unknown = sorted(set(options) - {"width"})
         if unknown:
             raise LongTailedError(f"{name} has no option {unknown[0]!r}; it takes only 'width'.")
-        return CifarResNet(CIFAR_RESNETS[name], **options)
+        backbone, depth = SMALL_NETWORKS[name]
+        return backbone(depth, **options)
     timm_name = name.removeprefix(TIMM_PREFIX)
     known = timm_names()
     if timm_name.split(".")[0] not in known:
-        raise unknown_name("network", name, [*CIFAR_RESNETS, *known])
+        raise unknown_name("network", name, [*SMALL_NETWORKS, *known])
     return TimmBackbone(timm_name, pretrained=pretrained, image_size=image_size, **options)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 
 from longtailed.errors import unknown_name
-from longtailed.recipes import cifar, demo, large, semantic
+from longtailed.recipes import cifar, demo, large, rsg, semantic
 from longtailed.recipes.defaults import compose
 from longtailed.recipes.override import override
 from longtailed.recipes.recipe import Data, NetworkSpec, Recipe, Stage, load_recipe
@@ -43,6 +43,7 @@ _SEMANTIC: dict[str, Callable[..., Recipe]] = {
     "metasaug-ldam": partial(semantic.metasaug, criterion="ldam"),
     "risda": semantic.risda,
 }
+_RSG = {"rsg": rsg.ce, "rsg-focal": rsg.focal, "rsg-ldam-drw": rsg.ldam_drw}
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "digits-ce": partial(demo.digits, "ce"),
@@ -65,6 +66,10 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "inaturalist17-metasaug": partial(semantic.inaturalist_metasaug, 17),
     "inaturalist18-metasaug": partial(semantic.inaturalist_metasaug, 18),
     "inaturalist18-risda": semantic.inaturalist18_risda,
+    **{f"cifar10-lt-{name}": partial(make, "cifar10") for name, make in _RSG.items()},
+    **{f"cifar100-lt-{name}": partial(make, "cifar100") for name, make in _RSG.items()},
+    **{f"cifar10-step-{name}": partial(make, "cifar10", "step") for name, make in _RSG.items()},
+    **{f"cifar100-step-{name}": partial(make, "cifar100", "step") for name, make in _RSG.items()},
     "imagenet-lt-ce": large.imagenet_lt,
     "imagenet-lt-ce-class-balanced": partial(large.imagenet_lt, sampler="class-balanced"),
     "imagenet-lt-ce-square-root": partial(large.imagenet_lt, sampler="square-root"),
@@ -72,6 +77,9 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "imagenet-lt-ldam-drs": large.imagenet_lt_ldam_drs,
     "places-lt-ce": large.places_lt,
     "inaturalist18-ce": large.inaturalist18,
+    "imagenet-lt-rsg-ldam-drs": rsg.imagenet_lt,
+    "places-lt-rsg-ldam-drs": rsg.places_lt,
+    "inaturalist18-rsg-ldam-drs": rsg.inaturalist18,
 }
 
 

@@ -1,0 +1,197 @@
+"""RSG: train with samples of rare classes that are made between two stages of the network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, distributed
+
+from longtailed.data.streams import Batch
+from longtailed.errors import LongTailedError
+from longtailed.methods.base import Progress, Run
+from longtailed.methods.erm import LDAM, CrossEntropy, Focal
+from longtailed.methods.rare_sample_generator import (
+    IGNORED,
+    Layout,
+    RareSampleGenerator,
+    Reduction,
+)
+from longtailed.nn import Network
+from longtailed.schedules import Position
+
+
+class RSG(CrossEntropy):
+    """Cross-entropy with a rare-class sample generator before one stage (arXiv 2106.09859).
+
+    The map before that stage goes through `RareSampleGenerator`, the enlarged batch through the
+    rest: loss = criterion(logits, labels) + cesc_weight * CESC + mv_weight * MV. Samples are
+    generated from `generate_start` on; before, centres, gates and critic are trained. The network
+    itself is unchanged: what is deployed is the plain one.
+
+    Args:
+        network: the network to train; each of its stages must give maps [N, C, H, W].
+        counts: training images per class [K].
+        before_stage: the stage that gets the enlarged batch; None: the last.
+        head_ratio: the int(K * head_ratio) largest classes, but at least one, are head classes.
+        head_classes: the head classes themselves, in place of `head_ratio`.
+        generate_start: when generation begins (an epoch or a fraction of the run). It should be
+            when `weighting_start` or `sampler_start` come, one epoch after a drop of the rate.
+        num_centers, contrastive_dim, strength, layout, reduction, freeze_contrastive: see
+            `RareSampleGenerator`.
+        cesc_weight, mv_weight: weights of the generator's losses.
+        decay_centers: whether weight decay applies to centres and gates, which are decayed in
+            every step, also those of classes that the batch lacks.
+        padded: False enlarges a batch by the generated samples alone, as the authors do, and reads
+            their number in each step, so that a step cannot be captured. True enlarges every batch
+            to the same length, 2 B - 1 at strength 1: the rows beyond the generated ones repeat
+            others and no loss counts them, but batch normalisation does. Measured on a CPU, a step
+            of ResNet-32 takes 1.0 times the plain one before generation begins, then 1.1 times,
+            padded 1.4 times; with maps of 1024 channels the generator alone takes four times
+            longer padded.
+
+    Departures from the authors' code, beside those of the generator: parts that a phase does not
+    train get no gradient (with several processes: a gradient of 0, so that weight decay still
+    moves them) instead of flags that are set once and stay. With several processes pairs are
+    formed within each one's share of the batch, as they were on each of the authors' GPUs.
+
+    Raises `LongTailedError` for a network or stage that does not suit, and for head classes that
+    are none or all of the classes.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        counts: Sequence[int] | Tensor,
+        *,
+        before_stage: int | None = None,
+        head_ratio: float = 0.2,
+        head_classes: tuple[int, ...] | None = None,
+        generate_start: Position = 0.8,
+        num_centers: int = 15,
+        contrastive_dim: int = 256,
+        strength: float = 1.0,
+        layout: Layout = "channels",
+        reduction: Reduction = "sum",
+        freeze_contrastive: bool = True,
+        cesc_weight: float = 0.1,
+        mv_weight: float = 0.01,
+        decay_centers: bool = True,
+        padded: bool = False,
+        **shared: Any,
+    ) -> None:
+        super().__init__(network, counts, **shared)
+        self.until = _stage_before(network, before_stage)
+        self.generate_start = generate_start
+        self.cesc_weight, self.mv_weight = cesc_weight, mv_weight
+        self.decay_centers, self.padded, self.static_shapes = decay_centers, padded, padded
+        if head_classes is None:
+            head_classes = largest_classes(self.class_counts, head_ratio)
+        self.generator = RareSampleGenerator(
+            len(self.class_counts),
+            network.backbone.stage_channels[self.until],
+            head_classes,
+            num_centers,
+            contrastive_dim,
+            strength,
+            layout,
+            reduction=reduction,
+            freeze_contrastive=freeze_contrastive,
+        )
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Return the groups: `transform`, centres and gates if they are exempt, and the rest.
+
+        `transform` gets its first gradient in the middle of training; the fused SGD wants the
+        parameters of one group to begin together.
+        """
+        late = list(self.generator.transform.parameters())
+        exempt = [] if self.decay_centers else list(self.generator.parameters(recurse=False))
+        apart = {id(parameter) for parameter in (*late, *exempt)}
+        rest = [p for p in self.parameters() if p.requires_grad and id(p) not in apart]
+        exempted = {"params": exempt, "weight_decay": 0.0}
+        groups: list[dict[str, Any]] = [{"params": rest}, {"params": late}, exempted]
+        return [group for group in groups if group["params"]]
+
+    def begin(self, run: Run) -> None:
+        """Draw the generator's weights from the run's generator."""
+        self.generator.requires_grad_(True)
+        self.generator.reset_parameters(run.generator)
+
+    def loss(self, batches: dict[str, Batch], progress: Progress) -> dict[str, Tensor]:
+        """Return the criterion on the enlarged batch, and CESC and MV."""
+        batch, backbone = batches["train"], self.network.backbone
+        generate = progress.reached(self.generate_start)
+        idle = self._rest(generate)
+        maps = backbone.run(batch.images[0], until=self.until)
+        maps, labels, cesc, mv = self.generator(maps, batch.labels, generate, padded=self.padded)
+        features = backbone.pool(backbone.run(maps, after=self.until))
+        logits = self.network.head(features).float()
+        return {
+            self.term: self.criterion(logits, labels, self.current_weights(progress)),
+            "cesc": self.cesc_weight * (cesc + idle),
+            "mv": self.mv_weight * mv,
+        }
+
+    def _rest(self, generate: bool) -> Tensor | float:
+        """Let the parts of the generator rest that this phase does not train; return 0.
+
+        Without a gradient the optimiser leaves them alone. Several processes exchange the
+        gradients of all parameters that were trainable at the start, so there they need one.
+        """
+        parts = self.generator.transform, self.generator.contrast
+        if distributed.is_available() and distributed.is_initialized():
+            return 0 * sum(p.sum() for part in parts for p in part.parameters())
+        parts[0].requires_grad_(generate)
+        parts[1].requires_grad_(not (generate and self.generator.freeze_contrastive))
+        return 0
+
+
+class RSGFocal(RSG, Focal):
+    """Focal loss with a rare-class sample generator before one stage; options of both."""
+
+    def criterion(self, logits: Tensor, labels: Tensor, weights: Tensor | None) -> Tensor:
+        """Return the focal loss of the rows that count."""
+        counted = labels != IGNORED
+        # The focal loss has no label to ignore; where class 0 is certain and right it is 0.
+        certain = 1e4 * (torch.arange(logits.shape[1], device=logits.device) == 0)
+        logits = torch.where(counted[:, None], logits, certain)
+        loss = super().criterion(logits, labels.clamp_min(0), weights)
+        return loss * len(labels) / counted.sum()
+
+
+class RSGLDAM(RSG, LDAM):
+    """LDAM with a rare-class sample generator before one stage; options of both."""
+
+
+def largest_classes(counts: Tensor, ratio: float) -> tuple[int, ...]:
+    """Return the int(K * ratio) classes, but at least one, with the largest counts [K].
+
+    Among equal counts the lower class comes first. Raises `LongTailedError` if the ratio is not
+    above 0. Departure from the authors' code: with fewer than 1 / ratio classes it has no head.
+    """
+    if not ratio > 0:
+        raise LongTailedError(
+            f"head_ratio {ratio} makes the head classes none of the {len(counts)} classes; choose "
+            "it above 0 and below 1."
+        )
+    number = max(1, int(len(counts) * ratio + 1e-9))
+    order = torch.argsort(counts, descending=True, stable=True)
+    return tuple(order[:number].tolist())
+
+
+def _stage_before(network: Network, before_stage: int | None) -> int:
+    """Return the stage after which the generator works."""
+    stages = network.backbone.num_stages
+    if not network.backbone.spatial:
+        raise LongTailedError(
+            "RSG needs maps [N, C, H, W] between the network's stages, and this network does not "
+            "give them; use a convolutional network in stages, such as resnet32 or resnet50."
+        )
+    before = stages if before_stage is None else before_stage
+    if not 1 <= before <= stages:
+        raise LongTailedError(
+            f"RSG cannot work before stage {before}; before_stage is one of 1 to {stages}."
+        )
+    return before - 1
