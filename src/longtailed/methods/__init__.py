@@ -12,12 +12,16 @@ from torch import Tensor
 
 from longtailed.errors import LongTailedError, unknown_name
 from longtailed.methods.base import Method, Progress, Run
+from longtailed.methods.bcl import BalancedContrastive
+from longtailed.methods.concutmix import ConCutMix
 from longtailed.methods.erm import LDAM, CrossEntropy, Focal, LogitAdjustment, Mixup
 from longtailed.nn import Network
 
 __all__ = [
     "LDAM",
     "METHODS",
+    "BalancedContrastive",
+    "ConCutMix",
     "CrossEntropy",
     "Focal",
     "LogitAdjustment",
@@ -47,6 +51,8 @@ METHODS: dict[str, Callable[..., Method]] = {
     "ldam-drs": partial(LDAM, **_drs),  # type: ignore[arg-type]
     "balanced-softmax": LogitAdjustment,
     "logit-adjustment": LogitAdjustment,
+    "bcl": BalancedContrastive,
+    "concutmix": ConCutMix,
     "mixup": Mixup,
     "mixup-drw": partial(Mixup, **_drw),  # type: ignore[arg-type]
 }
