@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
@@ -13,8 +14,7 @@ from longtailed.losses.inputs import ClassCounts, count_tensor, full_precision
 
 Normalizer = Literal["sum", "mean", "max"]
 NORMALIZERS = ("sum", "mean", "max")
-TINY = 1e-12
-"""The smallest distance and normaliser: below it a quotient would be infinite or NaN."""
+TINY = 1e-12  # the smallest distance whose inverse is taken
 
 
 def semantic_mix_labels(
@@ -93,11 +93,12 @@ def semantic_weights(
     labels = full_precision(area_labels.detach())
     counts = count_tensor(class_counts, labels.shape[1], labels.device).clamp_min(1).to(labels)
     logs = counts.log()
-    reduced = logs.amax() if normalizer == "max" else logs.sum()
+    # log 2 is the smallest value above 0: if no class has two images, every weight is 0.
+    reduced = (logs.amax() if normalizer == "max" else logs.sum()).clamp_min(math.log(2))
     if normalizer == "mean":
         reduced = reduced / len(logs)
     images = (labels * counts).sum(1).clamp_min(1)  # rounding must not give a negative logarithm
-    return (omega * images.log() / reduced.clamp_min(TINY)).to(area_labels)
+    return (omega * images.log() / reduced).to(area_labels)
 
 
 def _check(features: Tensor, prototypes: Tensor, area_labels: Tensor, top_k: int) -> None:
