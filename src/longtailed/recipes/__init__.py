@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 
 from longtailed.errors import unknown_name
-from longtailed.recipes import cifar, demo, large
+from longtailed.recipes import cifar, contrastive, demo, large
 from longtailed.recipes.defaults import compose
 from longtailed.recipes.override import override
 from longtailed.recipes.recipe import Data, NetworkSpec, Recipe, Stage, load_recipe
@@ -38,11 +38,30 @@ _CIFAR = {
     "mixup-drw": cifar.mixup_drw,
 }
 
+_CONTRASTIVE: dict[str, Callable[..., Recipe]] = {
+    "bcl": contrastive.cifar_bcl,
+    "bcl-imbalance-50": partial(contrastive.cifar_bcl, imbalance=50),
+    "bcl-imbalance-10": partial(contrastive.cifar_bcl, imbalance=10),
+    "concutmix": contrastive.cifar_concutmix,
+    "concutmix-imbalance-50": partial(contrastive.cifar_concutmix, imbalance=50),
+    "concutmix-imbalance-10": partial(contrastive.cifar_concutmix, imbalance=10),
+    **{
+        f"concutmix-{variant}": partial(contrastive.cifar_ablation, variant=variant)
+        for variant in contrastive.ABLATION
+    },
+}
+
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "digits-ce": partial(demo.digits, "ce"),
     "digits-ldam-drw": partial(demo.digits, "ldam-drw"),
     **{f"cifar10-lt-{name}": partial(make, "cifar10") for name, make in _CIFAR.items()},
     **{f"cifar100-lt-{name}": partial(make, "cifar100") for name, make in _CIFAR.items()},
+    **{f"cifar10-lt-{name}": partial(make, "cifar10") for name, make in _CONTRASTIVE.items()},
+    **{f"cifar100-lt-{name}": partial(make, "cifar100") for name, make in _CONTRASTIVE.items()},
+    "cifar100-lt-bcl-400-epochs": partial(contrastive.cifar_bcl, "cifar100", epochs=400),
+    "cifar100-lt-concutmix-400-epochs": partial(
+        contrastive.cifar_concutmix, "cifar100", epochs=400
+    ),
     "imagenet-lt-ce": large.imagenet_lt,
     "imagenet-lt-ce-class-balanced": partial(large.imagenet_lt, sampler="class-balanced"),
     "imagenet-lt-ce-square-root": partial(large.imagenet_lt, sampler="square-root"),
@@ -50,6 +69,19 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "imagenet-lt-ldam-drs": large.imagenet_lt_ldam_drs,
     "places-lt-ce": large.places_lt,
     "inaturalist18-ce": large.inaturalist18,
+    "imagenet-lt-bcl": contrastive.imagenet_lt_bcl,
+    "imagenet-lt-bcl-sim-rand": partial(contrastive.imagenet_lt_bcl, views=("sim", "rand")),
+    "imagenet-lt-bcl-rand-rand": partial(contrastive.imagenet_lt_bcl, views=("rand", "rand")),
+    "imagenet-lt-concutmix": contrastive.imagenet_lt_concutmix,
+    "imagenet-lt-concutmix-resnext50": partial(
+        contrastive.imagenet_lt_concutmix, network="resnext50_32x4d", epochs=90
+    ),
+    "imagenet-lt-concutmix-resnext50-180-epochs": partial(
+        contrastive.imagenet_lt_concutmix, network="resnext50_32x4d", epochs=180
+    ),
+    "inaturalist18-bcl": contrastive.inaturalist18_bcl,
+    "inaturalist18-concutmix": contrastive.inaturalist18_concutmix,
+    "places-lt-concutmix": contrastive.places_lt_concutmix,
 }
 
 
