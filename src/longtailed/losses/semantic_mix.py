@@ -39,15 +39,8 @@ def semantic_mix_labels(
 
     Nothing here has a gradient. `top_k` above C means all classes.
 
-    Args:
-        features: as projected; see `normalized`.
-        prototypes: one for each class, in the space of the features.
-        area_labels: rows sum to 1.
-        class_counts: training images per class n [C].
-        omega, normalizer: see `semantic_weights`.
-        top_k: how many classes an image may look like.
-        normalized: take distances between directions, that is of z/|z| and P/|P|.
-        clamp: keep w in 0..1; as published it may exceed 1, which makes labels negative.
+    `normalized` takes distances between z/|z| and P/|P|. `clamp` keeps w in 0..1; as published it
+    may exceed 1, which makes labels negative.
 
     Raises `LongTailedError` for shapes that do not fit, a negative omega and top_k below 1.
     Paper: arXiv 2407.04911. Departures from the authors' code: no NaN where an image lies on a
@@ -55,7 +48,16 @@ def semantic_mix_labels(
     classes (they count as one image); distances without an N x C x d table; float32 throughout.
     """
     _check(features, prototypes, area_labels, top_k)
-    features, prototypes = full_precision(features.detach()), full_precision(prototypes.detach())
+    looks = _looks_like(features.detach(), prototypes.detach(), top_k, normalized)
+    weights = semantic_weights(area_labels, class_counts, omega, normalizer)
+    if clamp:
+        weights = weights.clamp(0, 1)
+    return torch.lerp(area_labels.detach(), looks.to(area_labels), weights[:, None])
+
+
+def _looks_like(features: Tensor, prototypes: Tensor, top_k: int, normalized: bool) -> Tensor:
+    """The share of each class in what the images look like, p [N, C]."""
+    features, prototypes = full_precision(features), full_precision(prototypes)
     if normalized:
         features, prototypes = F.normalize(features, dim=1), F.normalize(prototypes, dim=1)
     # From differences: |z|^2 + |P|^2 - 2 zP would round equal distances to different ones.
@@ -65,12 +67,8 @@ def semantic_mix_labels(
         )
     closeness = 1 / distances.clamp_min(TINY)
     threshold = closeness.topk(min(top_k, closeness.shape[1]), dim=1).values[:, -1:]
-    looks = torch.where(closeness >= threshold, closeness, 0)
-    looks = looks / looks.sum(dim=1, keepdim=True)
-    weights = semantic_weights(area_labels, class_counts, omega, normalizer)
-    if clamp:
-        weights = weights.clamp(0, 1)
-    return torch.lerp(area_labels.detach(), looks.to(area_labels), weights[:, None])
+    closeness = torch.where(closeness >= threshold, closeness, 0)
+    return closeness / closeness.sum(dim=1, keepdim=True)
 
 
 def semantic_weights(
