@@ -44,7 +44,12 @@ def make_splits(counts: list[int], side: int = 16, **changes: object) -> Splits:
             "test": make_imageset([8] * len(counts), side, seed=3),
             "meta": make_imageset([4] * len(counts), side, seed=4),
         },
-        "views": {"standard": parse_view("pad_crop(2), flip"), "test": parse_view("")},
+        "views": {
+            "standard": parse_view("pad_crop(2), flip"),
+            "strong": parse_view("pad_crop(2), flip"),
+            "sim": parse_view("pad_crop(3), flip, grayscale"),
+            "test": parse_view(""),
+        },
         "mean": (0.5, 0.5, 0.5),
         "std": (0.25, 0.25, 0.25),
     }

@@ -252,11 +252,16 @@ def test_splits_that_number_the_same_classes_differently_are_refused(tmp_path):
         load_splits(Data(source=str(tmp_path), holdout=0))
 
 
-def views_of(**settings: object):
+def all_views_of(**settings: object):
     data = Data(**settings)
     originals, _ = load_splits(data)
     views = default_views(originals["train"], store(originals, data)["train"], data)
-    return [str(view) for _, view in sorted(views.items())]
+    return {name: str(view) for name, view in sorted(views.items())}
+
+
+def views_of(**settings: object):
+    """Return the views but those of contrastive methods, in the order of their names."""
+    return [v for name, v in all_views_of(**settings).items() if name not in ("strong", "sim")]
 
 
 def test_views_suit_the_images(divided, small_parquet):
@@ -307,7 +312,19 @@ def test_prepared_splits_deliver_normalised_batches(divided):
 
 def test_digits_are_never_mirrored():
     for settings in ({}, {"image_size": 32}):
-        assert "flip" not in "".join(views_of(source="digits", **settings))
+        assert "flip" not in "".join(all_views_of(source="digits", **settings).values())
+
+
+def test_contrastive_views_are_the_standard_one_with_a_policy_and_simclrs(divided, small_parquet):
+    jitter = "flip, color_jitter(0.4, 0.4, 0.4, 0.1, p=0.8), grayscale"
+    small = all_views_of(source=small_parquet)
+    assert small["strong"] == small["standard"] + ", auto_augment"
+    assert small["sim"] == f"resized_crop(16, scale=(0.2, 1)), {jitter}, blur"
+    large = all_views_of(source=divided)
+    assert large["strong"] == large["standard"] + ", rand_augment"
+    assert large["sim"] == f"resized_crop(224), {jitter}"
+    own = all_views_of(source=divided, views={"sim": "flip"})
+    assert (own["sim"], own["strong"]) == ("flip", large["strong"])
 
 
 def test_pixels_and_bytes_are_part_of_the_fingerprint(tmp_path):

@@ -25,6 +25,8 @@ from longtailed.data import (
     split_meta,
     view_preset,
 )
+from longtailed.data.auto_augment import AutoAugment
+from longtailed.data.rand_augment import RandAugment
 from longtailed.data.sources.names import canonical_split
 from longtailed.errors import LongTailedError
 from longtailed.methods import method_class
@@ -206,7 +208,10 @@ def store(sets: dict[str, ImageSet], data: Data) -> dict[str, ImageSet]:
 
 
 def default_views(originals: ImageSet, train: ImageSet, data: Data) -> dict[str, View]:
-    """Return the views "standard" and "test" that suit the images, and the recipe's own.
+    """Return the views that suit the images, and the recipe's own.
+
+    "standard" and "test" are what every method needs. Contrastive methods classify "strong", the
+    standard view with a policy of operations, and contrast "sim" (arXiv 2207.09052, 2407.04911).
 
     `originals` is the train set as the source has it, `train` as it is kept (see `store`).
     """
@@ -215,14 +220,17 @@ def default_views(originals: ImageSet, train: ImageSet, data: Data) -> dict[str,
         standard = view_preset("digits" if data.source == "digits" else "small", side)
         test = view_preset("none", side)
     else:
-        size = crop_size(data)
-        standard = view_preset("large-plain" if size <= SMALL_SIDE else "large", size)
+        side = crop_size(data)
+        standard = view_preset("large-plain" if side <= SMALL_SIDE else "large", side)
         if data.source == "digits":  # a mirrored digit is no digit
-            standard = parse_view(f"resize({size}), pad_crop({max(1, size // 8)})")
-        test = view_preset("large-test", size)
+            standard = parse_view(f"resize({side}), pad_crop({max(1, side // 8)})")
+        test = view_preset("large-test", side)
         if train.in_memory and not originals.in_memory:  # resized when it was decoded
-            test = parse_view(f"center_crop({size})")
-    views = {"standard": standard, "test": test}
+            test = parse_view(f"center_crop({side})")
+    family = "small" if side <= SMALL_SIDE else "large"
+    strong = View((*standard.ops, AutoAugment() if family == "small" else RandAugment()))
+    sim = view_preset("simclr-digits" if data.source == "digits" else f"simclr-{family}", side)
+    views = {"standard": standard, "strong": strong, "sim": sim, "test": test}
     return {**views, **{name: parse_view(text) for name, text in data.views.items()}}
 
 

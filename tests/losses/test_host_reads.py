@@ -7,13 +7,17 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses import FakeTensorMode
 
 from longtailed.losses import (
+    balanced_contrastive_loss,
     class_balanced_weights,
     focal_loss,
     inverse_frequency_weights,
     ldam_loss,
     logit_adjusted_loss,
+    semantic_mix_labels,
+    supervised_contrastive_loss,
 )
 
 LOGITS = torch.empty(8, 3, device="meta")
@@ -35,3 +39,18 @@ WEIGHTS = torch.empty(3, device="meta")
 )
 def test_losses_need_no_values(loss: Callable[[], Tensor]) -> None:
     assert loss().is_meta
+
+
+def test_contrastive_losses_need_no_values() -> None:
+    with FakeTensorMode():  # refuses to give values; "meta" tensors know no autocast
+        embeddings, prototypes = torch.empty(8, 2, 5, requires_grad=True), torch.empty(3, 5)
+        labels, counts = torch.empty(8, dtype=torch.int64), torch.empty(3, dtype=torch.int64)
+        area = torch.empty(8, 3)
+        for loss in (
+            balanced_contrastive_loss(embeddings, labels, prototypes),
+            supervised_contrastive_loss(embeddings, labels),
+        ):
+            loss.backward()
+            assert loss.ndim == 0
+        mixed = semantic_mix_labels(embeddings[:, 0], prototypes, area, counts, 0.5, 2)
+        assert mixed.shape == (8, 3)

@@ -33,7 +33,10 @@ def name(request) -> str:
 def build(small_network, name):
     def make(counts=COUNTS, **options: Any):
         head = method_class(name).head or "linear"
-        return build_method(name, small_network(len(counts), head), counts, **options)
+        network = small_network(len(counts), head)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)  # parts of a method beside its network have weights too
+            return build_method(name, network, counts, **options)
 
     return make
 

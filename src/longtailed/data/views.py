@@ -37,6 +37,8 @@ VIEWS: Final[Mapping[str, str]] = {
     "large-test": "resize({shorter}), center_crop({size})",
     "simclr-small": f"resized_crop({{size}}, scale=(0.2, 1)), flip, {_SIMCLR_COLOR}, blur(p=0.5)",
     "simclr-large": f"resized_crop({{size}}), flip, {_SIMCLR_COLOR}",
+    "simclr-rand": f"resized_crop({{size}}), flip, {_SIMCLR_COLOR}, rand_augment",
+    "simclr-digits": "resized_crop({size}, scale=(0.5, 1)), color_jitter(0.4, 0.4, 0.4, 0, p=0.8)",
 }
 """Ready-made views by name, for `view_preset` (arXiv 1512.03385; simclr: arXiv 2002.05709)."""
 

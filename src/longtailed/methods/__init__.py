@@ -12,6 +12,8 @@ from torch import Tensor
 
 from longtailed.errors import LongTailedError, unknown_name
 from longtailed.methods.base import Method, Progress, Run
+from longtailed.methods.bcl import BalancedContrastive
+from longtailed.methods.concutmix import ConCutMix
 from longtailed.methods.erm import LDAM, CrossEntropy, Focal, LogitAdjustment, Mixup
 from longtailed.methods.isda import ISDA
 from longtailed.methods.meta_gradient import meta_covariance_gradient
@@ -29,6 +31,8 @@ __all__ = [
     "RISDA",
     "RSG",
     "RSGLDAM",
+    "BalancedContrastive",
+    "ConCutMix",
     "CrossEntropy",
     "Focal",
     "LogitAdjustment",
@@ -68,6 +72,8 @@ METHODS: dict[str, Callable[..., Method]] = {
     "metasaug-ldam": partial(MetaSAug, criterion="ldam"),
     "metasaug-focal": partial(MetaSAug, criterion="focal"),
     "risda": RISDA,
+    "bcl": BalancedContrastive,
+    "concutmix": ConCutMix,
     "mixup": Mixup,
     "mixup-drw": partial(Mixup, **_drw),  # type: ignore[arg-type]
     "rsg": RSG,

@@ -8,6 +8,7 @@ from longtailed.nn.cifar_resnet import CIFAR_RESNETS, CifarResNet
 from longtailed.nn.cifar_resnext import CIFAR_RESNEXTS, CifarResNeXt
 from longtailed.nn.heads import HEADS, CosineHead, LinearHead
 from longtailed.nn.network import Network, build_network, list_networks
+from longtailed.nn.projection import ProjectionHead
 from longtailed.nn.timm_backbone import TimmBackbone
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "DataConfig",
     "LinearHead",
     "Network",
+    "ProjectionHead",
     "TimmBackbone",
     "build_network",
     "list_networks",

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 
 from longtailed.errors import unknown_name
-from longtailed.recipes import cifar, demo, large, rsg, semantic
+from longtailed.recipes import cifar, contrastive, demo, large, rsg, semantic
 from longtailed.recipes.defaults import compose
 from longtailed.recipes.override import override
 from longtailed.recipes.recipe import Data, NetworkSpec, Recipe, Stage, load_recipe
@@ -44,6 +44,18 @@ _SEMANTIC: dict[str, Callable[..., Recipe]] = {
     "risda": semantic.risda,
 }
 _RSG = {"rsg": rsg.ce, "rsg-focal": rsg.focal, "rsg-ldam-drw": rsg.ldam_drw}
+_CONTRASTIVE: dict[str, Callable[..., Recipe]] = {
+    "bcl": contrastive.cifar_bcl,
+    "50-bcl": partial(contrastive.cifar_bcl, imbalance=50),
+    "10-bcl": partial(contrastive.cifar_bcl, imbalance=10),
+    "concutmix": contrastive.cifar_concutmix,
+    "50-concutmix": partial(contrastive.cifar_concutmix, imbalance=50),
+    "10-concutmix": partial(contrastive.cifar_concutmix, imbalance=10),
+    **{
+        f"concutmix-{variant}": partial(contrastive.cifar_ablation, variant=variant)
+        for variant in contrastive.ABLATION
+    },
+}
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "digits-ce": partial(demo.digits, "ce"),
@@ -70,6 +82,12 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     **{f"cifar100-lt-{name}": partial(make, "cifar100") for name, make in _RSG.items()},
     **{f"cifar10-step-{name}": partial(make, "cifar10", "step") for name, make in _RSG.items()},
     **{f"cifar100-step-{name}": partial(make, "cifar100", "step") for name, make in _RSG.items()},
+    **{f"cifar10-lt-{name}": partial(make, "cifar10") for name, make in _CONTRASTIVE.items()},
+    **{f"cifar100-lt-{name}": partial(make, "cifar100") for name, make in _CONTRASTIVE.items()},
+    "cifar100-lt-bcl-400-epochs": partial(contrastive.cifar_bcl, "cifar100", epochs=400),
+    "cifar100-lt-concutmix-400-epochs": partial(
+        contrastive.cifar_concutmix, "cifar100", epochs=400
+    ),
     "imagenet-lt-ce": large.imagenet_lt,
     "imagenet-lt-ce-class-balanced": partial(large.imagenet_lt, sampler="class-balanced"),
     "imagenet-lt-ce-square-root": partial(large.imagenet_lt, sampler="square-root"),
@@ -80,6 +98,19 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "imagenet-lt-rsg-ldam-drs": rsg.imagenet_lt,
     "places-lt-rsg-ldam-drs": rsg.places_lt,
     "inaturalist18-rsg-ldam-drs": rsg.inaturalist18,
+    "imagenet-lt-bcl": contrastive.imagenet_lt_bcl,
+    "imagenet-lt-bcl-sim-rand": partial(contrastive.imagenet_lt_bcl, views=("sim", "rand")),
+    "imagenet-lt-bcl-rand-rand": partial(contrastive.imagenet_lt_bcl, views=("rand", "rand")),
+    "imagenet-lt-concutmix": contrastive.imagenet_lt_concutmix,
+    "imagenet-lt-concutmix-resnext50": partial(
+        contrastive.imagenet_lt_concutmix, network="resnext50_32x4d", epochs=90
+    ),
+    "imagenet-lt-concutmix-resnext50-180-epochs": partial(
+        contrastive.imagenet_lt_concutmix, network="resnext50_32x4d", epochs=180
+    ),
+    "inaturalist18-bcl": contrastive.inaturalist18_bcl,
+    "inaturalist18-concutmix": contrastive.inaturalist18_concutmix,
+    "places-lt-concutmix": contrastive.places_lt_concutmix,
 }
 
 

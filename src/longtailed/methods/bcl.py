@@ -1,0 +1,136 @@
+"""Balanced contrastive learning (BCL): logit adjustment beside a contrastive loss."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
+
+from longtailed.data.streams import Batch, Stream
+from longtailed.errors import LongTailedError, unknown_name
+from longtailed.losses import balanced_contrastive_loss, logit_adjusted_loss
+from longtailed.methods.base import Method, Progress, head_kind
+from longtailed.nn import Network, ProjectionHead
+from longtailed.schedules import Position
+
+PrototypeSource = Literal["class", "feature_rows_tiled"]
+PROTOTYPE_SOURCES = ("class", "feature_rows_tiled")
+Weight = Annotated[float, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+Size = Annotated[int, Field(ge=1)]
+
+
+class BalancedContrastive(Method):
+    """Logit-adjusted cross-entropy and balanced contrastive loss on three views (arXiv 2207.09052).
+
+    The three views of an image pass through the network in one batch. The first is classified; a
+    projection head maps the other two to the contrastive loss, whose class prototypes are another
+    head's image of the classifier's weight vectors.
+
+    loss = classifier_weight * CE(logits + tau log prior) + contrastive_weight * BCL
+
+    The defaults are the published ones for CIFAR and ResNet-32. Departures from the authors' code:
+    each head runs once a step, not twice (only running statistics, which nothing uses, differ);
+    batch statistics are over all three views of the process's batch. With several processes each
+    contrasts its own images.
+
+    Args:
+        network: the network to train, with a linear or a cosine head.
+        counts: training images per class [C], at least two classes.
+        tau: strength of the logit adjustment.
+        temperature: of the contrastive loss.
+        classifier_weight, contrastive_weight: of the two terms (alpha and beta).
+        hidden_dim, embedding_dim: sizes of both heads.
+        prototype_source: "class" makes the prototype of a class from its weight vector.
+            "feature_rows_tiled" repeats what the published CIFAR runs did by mistake: one prototype
+            for each *feature* from the transposed weights, repeated until there are C of them, so
+            that classes k and k + A share one.
+        scale: multiplies the logits of a cosine head.
+        views: the classified view and the two contrasted ones.
+        sampler, sampler_start: how training images are drawn, and from when on.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        counts: Sequence[int] | Tensor,
+        *,
+        tau: float = 1.0,
+        temperature: Positive = 0.1,
+        classifier_weight: Weight = 2.0,
+        contrastive_weight: Weight = 0.6,
+        hidden_dim: Size = 512,
+        embedding_dim: Size = 128,
+        prototype_source: PrototypeSource = "class",
+        scale: Positive = 30.0,
+        views: tuple[str, str, str] = ("strong", "sim", "sim"),
+        sampler: str = "instance",
+        sampler_start: Position = 0,
+    ) -> None:
+        super().__init__(network, counts)
+        num_features, num_classes = network.backbone.num_features, len(self.class_counts)
+        if num_classes < 2:
+            raise LongTailedError(f"{type(self).__name__} needs at least two classes.")
+        if prototype_source not in PROTOTYPE_SOURCES:
+            raise unknown_name("prototype_source", prototype_source, PROTOTYPE_SOURCES)
+        self.streams = {"train": Stream(views, sampler=sampler, sampler_start=sampler_start)}
+        self.tau, self.temperature = tau, temperature
+        self.classifier_weight, self.contrastive_weight = classifier_weight, contrastive_weight
+        self.scale = scale if head_kind(network) == "cosine" else 1.0
+        self.tiled = prototype_source == "feature_rows_tiled"
+        self.projection = ProjectionHead(num_features, hidden_dim, embedding_dim)
+        self.prototype_head = ProjectionHead(
+            num_classes if self.tiled else num_features, hidden_dim, embedding_dim
+        )
+
+    def loss(self, batches: dict[str, Batch], progress: Progress) -> dict[str, Tensor]:
+        """Return both terms for the batch."""
+        batch = batches["train"]
+        logits, embeddings = self.embed(batch.images)
+        return self.terms(logits, batch.labels, embeddings[1:], self.prototypes(), batch.labels)
+
+    def embed(self, views: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Return the first view's logits [N, C] and all views' embeddings [V, N, d], float32."""
+        features = self.network.features(torch.cat(tuple(views)))
+        logits = self.scale * self.network.head(features[: len(views[0])]).float()
+        embeddings: Tensor = self.projection(features).float()
+        return logits, embeddings.view(len(views), -1, embeddings.shape[1])
+
+    def prototypes(self) -> Tensor:
+        """Return the class prototypes [C, d], float32, not normalised."""
+        weight = self.network.head.weight
+        if not self.tiled:
+            prototypes: Tensor = self.prototype_head(weight).float()
+            return prototypes
+        rows = self.prototype_head(weight.T).float()
+        tiled: Tensor = rows[torch.arange(len(weight), device=rows.device) % len(rows)]
+        return tiled
+
+    def terms(
+        self,
+        logits: Tensor,
+        targets: Tensor,
+        embeddings: Tensor,
+        prototypes: Tensor,
+        labels: Tensor,
+    ) -> dict[str, Tensor]:
+        """Return the weighted terms: logits to targets, embeddings [V, N, d] among themselves."""
+        contrastive = balanced_contrastive_loss(
+            F.normalize(embeddings, dim=-1).transpose(0, 1),
+            labels,
+            F.normalize(prototypes, dim=-1),
+            self.temperature,
+        )
+        adjusted = logit_adjusted_loss(logits, targets, self.class_counts, self.tau)
+        return {
+            "logit_adjusted": self.classifier_weight * adjusted,
+            "contrastive": self.contrastive_weight * contrastive,
+        }
+
+    def predict(self, images: Tensor) -> Tensor:
+        """Return the logits; the heads of the contrastive loss take no part."""
+        return self.scale * super().predict(images)
