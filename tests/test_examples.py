@@ -53,3 +53,13 @@ def test_new_method(run, tmp_path):
     scores = re.findall(r"balanced accuracy (\d+\.\d)%", printed)
     assert len(scores) == 2
     assert list(tmp_path.iterdir()) == []  # `fit` alone writes nothing unless told where
+
+
+def test_semantic_cloud(run, tmp_path):
+    printed = run("semantic_cloud.py", epochs=1)
+    borrowed = re.findall(
+        r"^digit \d: borrows (.+); test images \d+% -> \d+%$", printed, re.MULTILINE
+    )
+    assert len(borrowed) == 2
+    assert all(re.fullmatch(r"(\d+% from \d(, )?)+", lent) for lent in borrowed)
+    assert (tmp_path / printed.split("picture: ")[1].strip()).read_bytes().startswith(b"\x89PNG")
