@@ -10,17 +10,93 @@ import torch
 from longtailed import train
 from longtailed.checkpoint import read_weights
 from longtailed.errors import LongTailedError
+from longtailed.methods import method_options
 from longtailed.recipes import RECIPES, compose, load_recipe, named_recipe, override
 
 
 @pytest.mark.parametrize("name", ["cifar10-lt-100-metasaug", "cifar100-lt-200-risda"])
-def test_the_rate_falls_one_epoch_before_the_authors_count(name):
+def test_cifar_recipes_train_as_the_authors_do(name):
     (stage,) = named_recipe(name).stages
     rates = [stage.optimizer.lr * stage.schedule.factor(e, 200) for e in (0, 158, 159, 178, 179)]
     assert rates == pytest.approx([0.1, 0.1, 1e-3, 1e-3, 1e-5])
     assert (stage.batch_size, stage.optimizer.nesterov, stage.optimizer.weight_decay) == (
         100, True, 5e-4,
     )  # fmt: skip
+
+
+RESNET50 = {"batch_size": 512, "lr": 0.2, "nesterov": False}
+CLASSIFIER = {
+    "method": "metasaug", "epochs": 20, "batch_size": 256, "lr": 3e-4, "weight_decay": 5e-4,
+    "nesterov": True, "rates": {0: 3e-4, 19: 3e-4},
+}  # fmt: skip
+CLASSIFIER_OPTIONS = {"start": 0, "covariance": "diagonal", "trainable": "classifier"}
+SCRATCH = {
+    "method": "risda", "epochs": 100, "batch_size": 128, "lr": 0.1, "weight_decay": 2e-4,
+    "nesterov": False,
+    "rates": {0: 0.02, 3: 0.08, 4: 0.1, 58: 0.1, 59: 0.01, 78: 0.01, 79: 0.001, 99: 0.001},
+}  # fmt: skip
+SCRATCH_OPTIONS = {
+    "alpha": 0, "beta": 7.5, "covariance": "diagonal", "mean_shift": "off", "graph": "last",
+    "freeze_start": 0.9,
+}  # fmt: skip
+LARGE = {
+    "imagenet-lt-metasaug": [
+        {
+            **RESNET50, "method": "ce", "epochs": 90, "weight_decay": 5e-4, "options": {},
+            "rates": {0: 0.2, 45: 0.1},
+        },
+        {**CLASSIFIER, "options": {**CLASSIFIER_OPTIONS, "meta_view": "test"}},
+    ],
+    **{
+        f"inaturalist{year}-metasaug": [
+            {
+                **RESNET50, "method": "ce", "epochs": 200, "weight_decay": 1e-4, "options": {},
+                "rates": {0: 0.2, 100: 0.1},
+            },
+            {**CLASSIFIER, "options": CLASSIFIER_OPTIONS},
+        ]
+        for year in (17, 18)
+    },
+    "imagenet-lt-risda": [{**SCRATCH, "options": {**SCRATCH_OPTIONS, "head_classes": 385}}],
+    "inaturalist18-risda": [{**SCRATCH, "options": {**SCRATCH_OPTIONS, "head_classes": 0.385}}],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_large_recipes_train_as_the_authors_do(name):
+    recipe = named_recipe(name)
+    assert (recipe.network.name, recipe.precision) == ("resnet50", "bf16")
+    for stage, expected in zip(recipe.stages, LARGE[name], strict=True):
+        settings = {**stage.model_dump(), **stage.optimizer.model_dump(), "method": stage.method}
+        rates = {
+            epoch: pytest.approx(stage.optimizer.lr * stage.schedule.factor(epoch, stage.epochs))
+            for epoch in expected["rates"]
+        }
+        assert {**settings, "rates": rates} == {**settings, **expected}
+        assert stage.optimizer.momentum == 0.9
+
+
+def test_defaults_that_large_recipes_rely_on():
+    defaults = {key: default for key, (_, default) in method_options("metasaug").items()}
+    assert (defaults["strength"], defaults["meta_lr"], defaults["weighting"]) == (
+        0.25, 0.1, "class-balanced",
+    )  # fmt: skip
+    defaults = {key: default for key, (_, default) in method_options("risda").items()}
+    assert (defaults["start"], defaults["decimals"], defaults["weighting_beta"]) == (0.8, 2, 0.9999)
+
+
+@pytest.mark.parametrize(
+    ("name", "per_class", "source"),
+    [
+        ("imagenet-lt-metasaug", 10, "val"),
+        ("inaturalist17-metasaug", 5, "shared"),
+        ("inaturalist18-metasaug", 2, "shared"),
+    ],
+)
+def test_large_recipes_take_the_authors_meta_sets(name, per_class, source):
+    data = named_recipe(name).data
+    assert (data.meta_per_class, data.meta_source) == (per_class, source)
+    assert (data.mean is not None) == name.startswith("inaturalist")
 
 
 def test_every_row_of_the_two_papers_has_a_recipe():
