@@ -10,7 +10,7 @@ import torch
 from longtailed import train
 from longtailed.checkpoint import read_weights
 from longtailed.errors import LongTailedError
-from longtailed.methods import method_options
+from longtailed.methods import check_options, method_options, never_begun
 from longtailed.recipes import RECIPES, compose, load_recipe, named_recipe, override
 
 
@@ -143,6 +143,44 @@ def test_a_classifier_stage_starts_from_a_trained_network(tmp_path):
         assert torch.equal(tensor, after[name]) == name.startswith("network.backbone"), name
     rows = [json.loads(x) for x in (run.directory / "metrics.jsonl").read_text().splitlines()]
     assert [row["metrics"]["covariance_change"] > 0 for row in rows] == [False, True]
+
+
+def test_a_start_beyond_the_run_is_warned_of_once(tmp_path):
+    late = override(quick("risda"), {"start": 5, "freeze_start": 1, "imbalance": 100})
+    with pytest.warns(UserWarning, match="start=5, freeze_start=1 of method 'risda'") as caught:
+        train(late, out=tmp_path, progress=False, device="cpu")
+    assert len(caught) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "late"),
+    [
+        ("metasaug", {"start": 1, "weighting": "none"}, []),
+        ("metasaug", {"start": 2, "meta_batch_size": 9}, ["start=2"]),
+        ("isda", {"start": 1.0, "weighting_start": 7}, ["weighting_start=7"]),
+        ("ldam-drs", {"sampler_start": 80, "max_margin": 3}, ["sampler_start=80"]),
+        ("rsg", {"generate_start": 2, "num_centers": 15}, ["generate_start=2"]),
+        ("risda", {"freeze_start": None, "head_classes": 20, "decimals": 3}, []),
+    ],
+)
+def test_starts_that_never_come_are_found(name, options, late):
+    assert never_begun(name, options, 2) == late
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("isda", {"strength": -0.1}),
+        ("metasaug", {"strength": -1}),
+        ("metasaug", {"meta_batch_size": 0}),
+        ("risda", {"alpha": -1}),
+        ("risda", {"beta": -0.5}),
+    ],
+)
+def test_negative_strengths_and_empty_meta_batches_are_refused(name, options):
+    (key,) = options
+    with pytest.raises(LongTailedError, match=f"option '{key}' of method '{name}' cannot be"):
+        check_options(name, options)
 
 
 def test_weights_of_another_network_are_refused(tmp_path):
