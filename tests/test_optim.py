@@ -86,6 +86,22 @@ def test_a_group_scales_the_rate_of_the_schedule(model):
     assert [rates[id(p)] for p in model[3].parameters()] == pytest.approx([0.4, 0.4])
 
 
+@pytest.mark.parametrize("until", [6, 0.6])
+def test_a_group_that_has_ended_does_not_move(model, until):
+    ending, rest = list(model[0].parameters()), list(model[3].parameters())
+    groups = [{"params": ending, "until": until}, {"params": rest}]
+    built = Optimizer(weight_decay=0.1, nesterov=True).build(model, groups)
+    for epoch in (5, 6):
+        set_learning_rate(built, 0.4, epoch, epochs=10)
+        before = [parameter.detach().clone() for parameter in (*ending, *rest)]
+        for parameter in (*ending, *rest):
+            parameter.grad = torch.ones_like(parameter)
+        built.step()
+        now = (*ending, *rest)
+        moved = [not torch.equal(old, new) for old, new in zip(before, now, strict=True)]
+        assert moved == [epoch < 6] * 2 + [True] * 2
+
+
 def test_a_group_without_parameters_is_left_out(model):
     groups = [{"params": []}, *groups_of(model)]
     assert len(Optimizer().build(model, groups).param_groups) == 1

@@ -368,6 +368,33 @@ def test_meta_images_may_stay_in_train_or_come_from_val(divided):
         load_splits(Data(source=divided, meta_per_class=1, meta_source="val", eval_split="val"))
 
 
+@pytest.mark.parametrize("imbalance", [None, 10])
+def test_shared_meta_images_are_trained_on_and_not_held_out(imbalance):
+    data = Data(
+        source="digits", imbalance=imbalance, holdout=20, meta_per_class=5, meta_source="shared"
+    )
+    sets, notes = load_splits(data)
+    train, holdout, meta = (rows(sets[name]) for name in ("train", "holdout", "meta"))
+    assert sets["meta"].class_counts == [5] * 10
+    assert meta <= train
+    assert not holdout & train
+    assert notes["meta"] == "5 of each class, shared with train"
+    without = load_splits(data.model_copy(update={"meta_per_class": None}))[0]
+    assert without["train"].fingerprint() == sets["train"].fingerprint()
+
+
+@pytest.mark.parametrize(("source", "counts"), [("train", [5, 5, 3, 1]), ("shared", [5, 5, 5, 2])])
+def test_a_meta_set_that_is_not_balanced_says_so(tmp_path, source, counts):
+    sizes = {"ant": 12, "bee": 10, "fly": 6, "wasp": 2}
+    root = str(write_folder(tmp_path, train=sizes, test=dict.fromkeys(sizes, 1)))
+    recipe = meta_recipe(source=root, holdout=0, meta_per_class=5, meta_source=source)
+    with pytest.warns(UserWarning, match=f"have {counts[-1]} to 5 images") as caught:
+        splits, manifest = prepare(recipe, CPU)
+    assert len(caught) == 1
+    assert splits.sets["meta"].class_counts == counts
+    assert manifest["meta"].startswith("at most 5 of each class, ")
+
+
 def test_the_rest_of_the_val_split_is_held_out(tmp_path):
     train, val = {"ant": 8, "bee": 4}, {"ant": 4, "bee": 2}
     source = str(write_folder(tmp_path, train=train, val=val, test=val))
@@ -389,5 +416,6 @@ def test_a_class_missing_from_the_meta_set_is_one_sentence(tmp_path):
     with pytest.raises(LongTailedError, match="class 'bee' with 1 image") as caught:
         prepare(meta_recipe(source=source), CPU)
     assert "\n" not in str(caught.value)
-    shared = prepare(meta_recipe(source=source, meta_source="shared"), CPU)[0]
+    with pytest.warns(UserWarning, match="meta_per_class=1 would balance it"):
+        shared = prepare(meta_recipe(source=source, meta_source="shared", holdout=0), CPU)[0]
     assert shared.sets["meta"].class_counts == [8, 1]

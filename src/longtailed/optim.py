@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from longtailed.errors import LongTailedError
+from longtailed.schedules import epoch_at
 
 
 class Optimizer(BaseModel):
@@ -40,7 +41,8 @@ class Optimizer(BaseModel):
 
         `captured` says that its steps are captured in a CUDA graph.
 
-        A group may carry `lr_factor` (default 1), which scales the schedule's rate.
+        A group may carry `lr_factor` (default 1), which scales the schedule's rate, and
+        `until` (a position), from which on the rate is 0 and nothing in it moves.
         Raises `LongTailedError` if no parameter is left to train.
         """
         groups = [group for group in groups if group["params"]]
@@ -81,8 +83,12 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> N
             group["capturable"] = own
 
 
-def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Set the rate of every group to `lr` times the group's factor.
+def set_learning_rate(
+    optimizer: torch.optim.Optimizer, lr: float, epoch: int = 0, epochs: int = 1
+) -> None:
+    """Set the rate of every group to `lr` times the group's factor, or to 0 once it has ended.
+
+    At rate 0 neither momentum nor weight decay moves a weight.
 
     The rate is a tensor beside the parameters, changed in place: a captured step sees the change.
     """
@@ -90,4 +96,5 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
         rate, device = group["lr"], group["params"][0].device
         if not isinstance(rate, Tensor) or rate.device != device:
             group["lr"] = torch.zeros((), device=device)
-        group["lr"].fill_(lr * group["lr_factor"])
+        ended = "until" in group and epoch >= epoch_at(group["until"], epochs)
+        group["lr"].fill_(0 if ended else lr * group["lr_factor"])

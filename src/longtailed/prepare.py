@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from longtailed.data import (
     view_preset,
 )
 from longtailed.data.auto_augment import AutoAugment
+from longtailed.data.imageset import channel_statistics
 from longtailed.data.rand_augment import RandAugment
 from longtailed.data.sources.names import canonical_split
 from longtailed.errors import LongTailedError
@@ -68,27 +70,30 @@ def load_splits(data: Data) -> tuple[dict[str, ImageSet], dict[str, Any]]:
         test = loaded[evaluated]
     else:
         train, test = split_holdout(train, TEST_SHARE, seed=data.subset_seed)
-    if data.meta_per_class is not None:
+    if data.meta_per_class is not None and data.meta_source != "shared":
         train, sets["meta"] = _set_meta_aside(data, train, loaded, evaluated)
-        notes["meta"] = f"{data.meta_per_class} of each class, {META_SOURCES[data.meta_source]}"
     if holdout and "val" in loaded and evaluated != "val":
         sets["holdout"] = loaded["val"]
         notes["holdout"] = "val split"
     elif holdout:
         train, sets["holdout"] = split_holdout(train, holdout, seed=data.subset_seed)
-        exact = set(sets["holdout"].class_counts) == {holdout} or isinstance(holdout, float)
-        number = f"{holdout}" if exact else f"at most {holdout}"
-        notes["holdout"] = f"{number} of each class, from train"
+        notes["holdout"] = f"{_of_each_class(sets['holdout'], holdout)}, from train"
     if data.imbalance is not None:
         train = make_long_tailed(
-            train,
-            data.imbalance,
-            profile=data.profile,
-            seed=data.subset_seed,
-            selection=data.selection,
-            max_count=data.max_count,
-        )
+            train, data.imbalance, profile=data.profile, seed=data.subset_seed,
+            selection=data.selection, max_count=data.max_count,
+        )  # fmt: skip
+    if data.meta_per_class is not None:
+        if data.meta_source == "shared":  # last, from what is really trained on
+            _, sets["meta"] = split_meta(train, data.meta_per_class, data.subset_seed, keep=True)
+        number = _of_each_class(sets["meta"], data.meta_per_class)
+        notes["meta"] = f"{number}, {META_SOURCES[data.meta_source]}"
     return {"train": train, **sets, "test": test}, notes
+
+
+def _of_each_class(imageset: ImageSet, wanted: int | float) -> str:
+    exact = set(imageset.class_counts) == {wanted} or isinstance(wanted, float)
+    return f"{wanted} of each class" if exact else f"at most {wanted} of each class"
 
 
 def _set_meta_aside(
@@ -96,8 +101,8 @@ def _set_meta_aside(
 ) -> tuple[ImageSet, ImageSet]:
     """Return what is left of train, and the meta set; take it out of `loaded`'s val split."""
     per_class, seed = data.meta_per_class or META_IMAGES, data.subset_seed
-    if data.meta_source != "val":
-        return split_meta(train, per_class, seed, keep=data.meta_source == "shared")
+    if data.meta_source == "train":
+        return split_meta(train, per_class, seed)
     if "val" not in loaded or evaluated == "val":
         reason = "there is none" if "val" not in loaded else "the figures are on it"
         raise LongTailedError(
@@ -245,22 +250,12 @@ def normalization(train: ImageSet, data: Data) -> tuple[tuple[float, ...], tuple
     return IMAGENET
 
 
-def channel_statistics(pixels: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return mean and standard deviation in 0..1 of each channel of uint8 pixels [N, 3, H, W]."""
-    levels = torch.arange(256, dtype=torch.float64) / 255
-    means, deviations = [], []
-    for channel in pixels.unbind(dim=1):  # by counting grey levels: no float copy of the pixels
-        share = torch.bincount(channel.flatten(), minlength=256) / channel.numel()
-        mean = (share * levels).sum()
-        means.append(mean.item())
-        deviations.append(max((share * (levels - mean) ** 2).sum().sqrt().item(), 1e-3))
-    return tuple(means), tuple(deviations)
-
-
 def prepare(recipe: Recipe, device: torch.device) -> tuple[Splits, dict[str, Any]]:
     """Return a recipe's splits, ready to be streamed to `device`, and their manifest."""
     data = _with_meta(recipe)
     originals, notes = load_splits(data)
+    if "meta" in originals:
+        _warn_unless_balanced(originals["meta"])
     sets = store(originals, data)
     mean, std = normalization(sets["train"], data)
     splits = Splits(
@@ -273,6 +268,16 @@ def prepare(recipe: Recipe, device: torch.device) -> tuple[Splits, dict[str, Any
         channels_last=recipe.channels_last,
     )
     return splits, manifest(splits, originals, data) | notes
+
+
+def _warn_unless_balanced(meta: ImageSet) -> None:
+    smallest, largest = min(meta.class_counts), max(meta.class_counts)
+    if smallest < largest:
+        warnings.warn(
+            f"the meta set is not balanced: its classes have {smallest} to {largest} images; "
+            f"meta_per_class={smallest} would balance it.",
+            stacklevel=3,
+        )
 
 
 def manifest(splits: Splits, originals: dict[str, ImageSet], data: Data) -> dict[str, Any]:

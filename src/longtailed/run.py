@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,7 @@ from longtailed.errors import LongTailedError
 from longtailed.evaluation import evaluate_split
 from longtailed.fit import fit
 from longtailed.job import FitResult, Job
-from longtailed.methods import Method, build_method
+from longtailed.methods import Method, build_method, never_begun
 from longtailed.nn import Network, build_network
 from longtailed.prepare import prepare
 from longtailed.recipes import Recipe, compose, named_recipe, override
@@ -202,9 +203,20 @@ class _Runner:
                 method = build_method(stage.method, network, counts, **stage.options)
             if number < reached:
                 continue  # its outcome is part of the state that the reached stage loads
+            self._warn_of_starts(number)
             result = fit(method, self._job(number))
             network = method.network
         return method, result
+
+    def _warn_of_starts(self, number: int) -> None:
+        stage = self.recipe.stages[number]
+        late = never_begun(stage.method, stage.options, stage.epochs)
+        if late and stage.epochs and self.fabric.is_global_zero:
+            warnings.warn(
+                f"{', '.join(late)} of method '{stage.method}' is never reached in {stage.epochs} "
+                "epoch(s) counted from 0; a fraction, such as 0.8, suits a run of any length.",
+                stacklevel=4,
+            )
 
     def _job(self, number: int) -> Job:
         recipe, stage = self.recipe, self.recipe.stages[number]

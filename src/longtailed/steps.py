@@ -72,7 +72,7 @@ class Steps:
         lr = options.optimizer.lr * options.schedule.factor(epoch, options.epochs)
         self.epoch = epoch
         self.progress.enter(epoch, lr)
-        set_learning_rate(self.optimizer, lr)
+        set_learning_rate(self.optimizer, lr, epoch, options.epochs)
         tensors = (*self.method.parameters(), *self.method.buffers())
         addresses = [tensor.data_ptr() for tensor in tensors]
         if addresses != self.addresses:  # a hook has put another tensor in a buffer's place

@@ -115,3 +115,15 @@ class ImageSet:
             else:
                 digest.update(b"".join(self.images.identity(int(row)) for row in rows))
         return digest.hexdigest()
+
+
+def channel_statistics(pixels: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return mean and standard deviation in 0..1 of each channel of uint8 pixels [N, 3, H, W]."""
+    levels = torch.arange(256, dtype=torch.float64) / 255
+    means, deviations = [], []
+    for channel in pixels.unbind(dim=1):  # by counting grey levels: no float copy of the pixels
+        share = torch.bincount(channel.flatten(), minlength=256) / channel.numel()
+        mean = (share * levels).sum()
+        means.append(mean.item())
+        deviations.append(max((share * (levels - mean) ** 2).sum().sqrt().item(), 1e-3))
+    return tuple(means), tuple(deviations)

@@ -16,7 +16,8 @@ class ClassStatistics(nn.Module):
     [C, A], `count` [C]; float32, or float64 after `.double()`. All start at 0, and a class that
     was never seen stays there. They are the population mean and covariance (divided by n, not
     n - 1) of every feature ever given: nothing is forgotten, and a class with one feature has
-    covariance 0.
+    covariance 0. So a feature that is not finite spoils its class's statistics for good; training
+    ends there, because `fit` stops at the first loss that is not finite.
 
     Args:
         num_classes: C.
@@ -66,8 +67,8 @@ class ClassStatistics(nn.Module):
         """
         self._check(features, labels)
         classes, size = self.mean.shape
-        features = _of_all_processes(features.to(self.mean.dtype))
-        labels = _of_all_processes(labels)
+        features = of_all_processes(features.to(self.mean.dtype))
+        labels = of_all_processes(labels)
         places, rows = _places(labels, classes)
         # Deviations from the batch's own means: sums of squares less squares of sums would lose
         # the digits of a mean that is large against the deviations.
@@ -126,8 +127,8 @@ def _places(labels: Tensor, classes: int) -> tuple[Tensor, int]:
     return first.index_select(0, labels), samples
 
 
-def _of_all_processes(tensor: Tensor) -> Tensor:
-    """Return the rows [N, ...] of all processes, in the order of their ranks."""
+def of_all_processes(tensor: Tensor) -> Tensor:
+    """Return the rows [N, ...] of all processes, in the order of their ranks; N is the same."""
     distributed = torch.distributed
     if not (distributed.is_available() and distributed.is_initialized()):
         return tensor

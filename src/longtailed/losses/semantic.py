@@ -7,8 +7,10 @@ cross entropy of at most that of the logits
 
 with the last layer's rows w_c. `semantic_variance` is sigma2, `isda_logits` is z'; `risda_logits`
 also moves the mean. The gradient reaches W through z and through sigma2, and S if it wants one.
-Row i of sigma2 depends on i only through its label, so there are at most min(N, C) different rows:
-nothing of size N x C x A, N x C x C or N x A x A is ever formed.
+Row i of sigma2 depends on i only through its label, so there are at most min(N, C) different rows.
+With diagonal covariances only matrices are formed. With full ones and C <= N all pairs of classes
+are, 2 min(N, C) C A numbers; with C > N the outer products of the rows of W, C A^2, in their place.
+Nothing of size N x C x C or N x A x A is ever formed.
 
 Papers: ISDA (arXiv 1909.12220, 2007.10538), MetaSAug (arXiv 2103.12579), RISDA (arXiv 2112.07928).
 """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
@@ -23,6 +23,7 @@ from longtailed.methods.relations import class_relation_graph
 from longtailed.methods.risda import RISDA
 from longtailed.methods.rsg import RSG, RSGLDAM, RSGFocal
 from longtailed.nn import Network
+from longtailed.schedules import Position
 
 __all__ = [
     "ISDA",
@@ -49,6 +50,7 @@ __all__ = [
     "meta_covariance_gradient",
     "method_class",
     "method_options",
+    "never_begun",
 ]
 
 _drw = {"weighting": "class-balanced", "weighting_start": 0.8}
@@ -129,6 +131,17 @@ def check_options(name: str, options: dict[str, Any]) -> dict[str, Any]:
                 f"option {key!r} of method '{name}' cannot be {value!r}: {reason}."
             ) from None
     return checked
+
+
+def never_begun(name: str, options: dict[str, Any], epochs: int) -> list[str]:
+    """Return those options, as "start=5", that name an epoch beyond a stage of `epochs`."""
+    known = method_options(name)
+    positions = [key for key in options if set(get_args(Position)) <= set(get_args(known[key][0]))]
+    return [
+        f"{key}={options[key]}"
+        for key in positions
+        if isinstance(options[key], int) and options[key] >= epochs
+    ]
 
 
 def build_method(

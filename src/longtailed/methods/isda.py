@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
@@ -19,6 +20,7 @@ from longtailed.schedules import Position
 
 Criterion = Literal["ce", "ldam", "focal"]
 Covariance = Literal["full", "diagonal"]
+Strength = Annotated[float, Field(ge=0)]
 
 
 class ISDA(CrossEntropy):
@@ -27,7 +29,8 @@ class ISDA(CrossEntropy):
     Features of class y are imagined as f + N(0, rho * S_y), with S_y the covariance of that
     class's features so far and rho = strength * epoch / epochs. An upper bound of the expected
     cross-entropy is the cross-entropy of z_c + rho/2 * (w_c - w_y)' S_y (w_c - w_y). The
-    statistics take in a batch before its logits are formed, and are empty until `start`.
+    statistics take in a batch before its logits are formed, and are empty until `start`. They never
+    recover from a feature that is not finite (see `ClassStatistics`).
 
     With a cosine head the features and the rows of the weight are those divided by their norms.
     Departure from the authors' code: the statistics are buffers, so that a resumed run has them.
@@ -53,7 +56,7 @@ class ISDA(CrossEntropy):
         network: Network,
         counts: Sequence[int] | Tensor,
         *,
-        strength: float = 0.5,
+        strength: Strength = 0.5,
         start: Position = 0,
         covariance: Covariance = "full",
         criterion: Criterion = "ce",

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from longtailed.data.streams import Batch, Stream
 from longtailed.errors import LongTailedError
 from longtailed.methods.base import Progress, Run
 from longtailed.methods.erm import Weighting
-from longtailed.methods.isda import ISDA, Covariance, Criterion
+from longtailed.methods.isda import ISDA, Covariance, Criterion, Strength
 from longtailed.methods.meta_gradient import classifier_meta_gradient, gradient_from_logits
 from longtailed.methods.tangents import ConvolutionRecord
 from longtailed.nn import LinearHead, Network
@@ -70,7 +71,7 @@ class MetaSAug(ISDA):
         network: Network,
         counts: Sequence[int] | Tensor,
         *,
-        strength: float = 0.25,
+        strength: Strength = 0.25,
         start: Position = 0.8,
         covariance: Covariance = "full",
         criterion: Criterion = "ce",
@@ -86,7 +87,7 @@ class MetaSAug(ISDA):
         clamp: bool = False,
         statistics: Literal["after", "before"] = "after",
         trainable: Literal["network", "classifier"] = "network",
-        meta_batch_size: int | None = None,
+        meta_batch_size: Annotated[int, Field(ge=1)] | None = None,
         meta_view: str = "standard",
     ) -> None:
         super().__init__(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
@@ -13,10 +13,11 @@ from torch.nn.functional import cross_entropy
 from longtailed.data.streams import Batch
 from longtailed.errors import LongTailedError
 from longtailed.losses import reason_covariance, risda_logits
+from longtailed.losses.class_statistics import of_all_processes
 from longtailed.losses.covariance import without_autocast
 from longtailed.methods.base import Progress, Run
 from longtailed.methods.erm import Weighting
-from longtailed.methods.isda import ISDA, Covariance
+from longtailed.methods.isda import ISDA, Covariance, Strength
 from longtailed.methods.relations import (
     count_predictions,
     relation_shares,
@@ -54,10 +55,12 @@ class RISDA(ISDA):
         mean_shift: "reference" shifts features and logits, so twice; "paper" once; "off" never.
         rectify: set negative entries of D to 0 (the ImageNet-LT code).
         persist: write the reasoned covariances into the statistics at every step, so that they
-            mix more and more; False reasons from the statistics as they were collected.
-        graph: "running" (with several processes: the predictions of the first), "last" (those of
-            the pass that collects P) or "best" (an evaluating pass after each plain epoch; the one
-            with the best accuracy counts).
+            mix more and more; False reasons from the statistics as they were collected. The rows
+            of a rounded graph (decimals=2) do not sum to 1, so covariances written back also
+            shrink or grow; the recommended alternative is persist=False with decimals=None.
+        graph: of the predictions made while training ("running"), of those of the pass that
+            collects P ("last") or of an evaluating pass after each plain epoch, of which the one
+            with the best accuracy counts ("best").
         decimals: digits of K; None for exact shares, whose rows sum to 1.
         freeze_start: when the backbone stops learning; its batch statistics still move.
         weighting, weighting_beta: class weights from `start` on.
@@ -74,8 +77,8 @@ class RISDA(ISDA):
         network: Network,
         counts: Sequence[int] | Tensor,
         *,
-        alpha: float = 1.0,
-        beta: float = 0.5,
+        alpha: Strength = 1.0,
+        beta: Strength = 0.5,
         start: Position = 0.8,
         covariance: Covariance = "full",
         head_classes: HeadClasses = 0.2,
@@ -108,16 +111,27 @@ class RISDA(ISDA):
         self.register_buffer("tail", tail_classes(self.class_counts, head_classes))
         self.register_buffer("best_accuracy", torch.full((), -1.0))
 
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Return the groups: the backbone, if it is to be frozen, until then; and the rest."""
+        (group,) = super().parameter_groups()
+        if self.freeze_start is None:
+            return [group]
+        backbone = {id(parameter) for parameter in self.network.backbone.parameters()}
+        parts: tuple[list[Tensor], list[Tensor]] = ([], [])
+        for parameter in group["params"]:
+            parts[id(parameter) in backbone].append(parameter)
+        return [{"params": parts[0]}, {"params": parts[1], "until": self.freeze_start}]
+
     def loss(self, batches: dict[str, Batch], progress: Progress) -> dict[str, Tensor]:
         """Return plain cross-entropy before `start`, then the weighted augmented one."""
         images, labels = batches["train"].images[0], batches["train"].labels
         frozen = self.freeze_start is not None and progress.reached(self.freeze_start)
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
-            features = self.network.features(images)
+        features = self._features(images, frozen)
         logits = self.logits(features)
         if not progress.reached(self.start):
             if self.source == "running":
-                count_predictions(self.graph, logits.detach().argmax(1), labels)
+                seen = torch.stack([logits.detach().argmax(1), labels], dim=1)
+                count_predictions(self.graph, *of_all_processes(seen).unbind(dim=1))
             return {self.term: cross_entropy(logits, labels)}
         alpha = self.alpha * progress.fraction_tensor
         seen = self.directions(features.detach())
@@ -133,14 +147,16 @@ class RISDA(ISDA):
         )  # fmt: skip
         return {self.term: self.criterion(adjusted, labels, self.current_weights(progress))}
 
-    def begin(self, run: Run) -> None:
-        """Refuse what several processes cannot do."""
-        processes = torch.distributed.is_available() and torch.distributed.is_initialized()
-        if self.freeze_start is not None and processes:
-            raise LongTailedError(
-                "freeze_start leaves parameters without gradients within a stage, which several "
-                "processes cannot share; use one process or freeze_start=none."
-            )
+    def _features(self, images: Tensor, frozen: bool) -> Tensor:
+        """Return the features, without a gradient for a frozen backbone."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
+            features: Tensor = self.network.features(images)
+        distributed = torch.distributed
+        if not (frozen and distributed.is_available() and distributed.is_initialized()):
+            return features
+        # Several processes exchange the gradients of all parameters, so there they are 0.
+        sums = [parameter.sum() for parameter in self.network.backbone.parameters()]
+        return features + 0 * torch.stack(sums).sum()
 
     def end_epoch(self, run: Run, progress: Progress) -> None:
         """Settle the graph and the displacement at the end of the last plain epoch."""

@@ -66,13 +66,13 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     **{f"cifar10-lt-{name}": partial(make, "cifar10") for name, make in _CIFAR.items()},
     **{f"cifar100-lt-{name}": partial(make, "cifar100") for name, make in _CIFAR.items()},
     **{
-        f"{dataset}-lt-{ratio}-{name}": partial(make, dataset, ratio)
+        f"{dataset}-lt-{name if ratio == 100 else f'{ratio}-{name}'}": partial(make, dataset, ratio)
         for dataset in semantic.DATASETS
         for name, make in _SEMANTIC.items()
         for ratio in semantic.IMBALANCES
     },
-    "cifar10-lt-100-isda": partial(semantic.isda, "cifar10"),
-    "cifar100-lt-100-isda": partial(semantic.isda, "cifar100"),
+    "cifar10-lt-isda": partial(semantic.isda, "cifar10"),
+    "cifar100-lt-isda": partial(semantic.isda, "cifar100"),
     "imagenet-lt-metasaug": semantic.imagenet_lt_metasaug,
     "imagenet-lt-risda": semantic.imagenet_lt_risda,
     "inaturalist17-metasaug": partial(semantic.inaturalist_metasaug, 17),

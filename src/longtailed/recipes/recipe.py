@@ -38,11 +38,12 @@ class Data(BaseModel):
             subsampling, for choosing an epoch; 0 for none; None: 10 images of each class if the
             source is subsampled, else a tenth of each class.
         meta_per_class: images per class of a balanced set beside train for methods that learn
-            from one; None: 10 if the recipe has such a method. A class never gives more than half
-            of its images, and each must give one.
-        meta_source: where the meta images come from, before anything else is taken: "train" sets
-            them aside, "shared" leaves them in train, "val" takes them from the source's "val"
-            split, whose rest is held out for choosing an epoch.
+            from one; None: 10 if the recipe has such a method. Each class must give one, and none
+            gives more than half of its images unless they are shared.
+        meta_source: where the meta images come from: "train" sets them aside before anything else
+            is taken, "shared" takes them from the images that are trained on and leaves them
+            there, "val" takes them from the source's "val" split, whose rest is held out for
+            choosing an epoch.
         eval_split: the split of the final figures; None: "test", or else "val".
         image_size: side of the crops when images are files; None: 224.
         views: view name -> text, over the defaults (see `longtailed.data.view_preset`).
