@@ -13,7 +13,6 @@ from longtailed.errors import LongTailedError
 from longtailed.methods.base import Progress, Run
 from longtailed.methods.erm import LDAM, CrossEntropy, Focal
 from longtailed.methods.rare_sample_generator import (
-    IGNORED,
     Layout,
     RareSampleGenerator,
     Reduction,
@@ -150,15 +149,6 @@ class RSG(CrossEntropy):
 
 class RSGFocal(RSG, Focal):
     """Focal loss with a rare-class sample generator before one stage; options of both."""
-
-    def criterion(self, logits: Tensor, labels: Tensor, weights: Tensor | None) -> Tensor:
-        """Return the focal loss of the rows that count."""
-        counted = labels != IGNORED
-        # The focal loss has no label to ignore; where class 0 is certain and right it is 0.
-        certain = 1e4 * (torch.arange(logits.shape[1], device=logits.device) == 0)
-        logits = torch.where(counted[:, None], logits, certain)
-        loss = super().criterion(logits, labels.clamp_min(0), weights)
-        return loss * len(labels) / counted.sum()
 
 
 class RSGLDAM(RSG, LDAM):
