@@ -118,6 +118,8 @@ def build_network(
         ) from error
     if isinstance(backbone, CifarResNet | CifarResNeXt):
         kaiming_initialize(classifier)
+    if isinstance(backbone, CifarResNeXt) and getattr(classifier, "bias", None) is not None:
+        nn.init.zeros_(classifier.bias)
     return Network(backbone, classifier)
 
 
