@@ -158,16 +158,6 @@ def test_each_phase_trains_its_parts_and_leaves_the_others_alone() -> None:
     assert all(train(small(freeze_contrastive=False), AFTER).values())
 
 
-@pytest.mark.parametrize("padded", [True, False])
-@pytest.mark.parametrize("epoch", [BEFORE, AFTER])
-def test_with_several_processes_every_parameter_has_a_gradient(monkeypatch, padded, epoch) -> None:
-    monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)
-    for labels in [(0, 1, 0, 2), (0, 0, 0, 0)]:  # processes differ in whether they have pairs
-        method = small(padded=padded)
-        sum(method(images_and_labels(labels), progress(epoch)).values()).backward()
-        assert all(p.grad is not None for p in method.parameters())
-
-
 def test_fused_sgd_takes_the_part_that_begins_late() -> None:
     method = small()
     optimizer = Optimizer().build(method, method.parameter_groups())

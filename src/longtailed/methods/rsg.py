@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, distributed
+from torch import Tensor
 
 from longtailed.data.streams import Batch
 from longtailed.errors import LongTailedError
@@ -51,13 +51,16 @@ class RSG(CrossEntropy):
             longer padded.
 
     Departures from the authors' code, beside those of the generator: parts that a phase does not
-    train get no gradient (with several processes: a gradient of 0, so that weight decay still
-    moves them) instead of flags that are set once and stay. With several processes pairs are
-    formed within each one's share of the batch, as they were on each of the authors' GPUs.
+    train get no gradient, and so no weight decay, instead of flags that are set once and stay.
+    With several processes pairs are formed within each one's share of the batch, as they were on
+    each of the authors' GPUs; `fit` needs Fabric from `make_fabric(..., idle_parameters=True)`,
+    which `train` makes.
 
     Raises `LongTailedError` for a network or stage that does not suit, and for head classes that
     are none or all of the classes.
     """
+
+    idle_parameters = True
 
     def __init__(
         self,
@@ -115,36 +118,21 @@ class RSG(CrossEntropy):
 
     def begin(self, run: Run) -> None:
         """Draw the generator's weights from the run's generator."""
-        self.generator.requires_grad_(True)
         self.generator.reset_parameters(run.generator)
 
     def loss(self, batches: dict[str, Batch], progress: Progress) -> dict[str, Tensor]:
         """Return the criterion on the enlarged batch, and CESC and MV."""
         batch, backbone = batches["train"], self.network.backbone
         generate = progress.reached(self.generate_start)
-        idle = self._rest(generate)
         maps = backbone.run(batch.images[0], until=self.until)
         maps, labels, cesc, mv = self.generator(maps, batch.labels, generate, padded=self.padded)
         features = backbone.pool(backbone.run(maps, after=self.until))
         logits = self.network.head(features).float()
         return {
             self.term: self.criterion(logits, labels, self.current_weights(progress)),
-            "cesc": self.cesc_weight * (cesc + idle),
+            "cesc": self.cesc_weight * cesc,
             "mv": self.mv_weight * mv,
         }
-
-    def _rest(self, generate: bool) -> Tensor | float:
-        """Let the parts of the generator rest that this phase does not train; return 0.
-
-        Without a gradient the optimiser leaves them alone. Several processes exchange the
-        gradients of all parameters that were trainable at the start, so there they need one.
-        """
-        parts = self.generator.transform, self.generator.contrast
-        if distributed.is_available() and distributed.is_initialized():
-            return 0 * sum(p.sum() for part in parts for p in part.parameters())
-        parts[0].requires_grad_(generate)
-        parts[1].requires_grad_(not (generate and self.generator.freeze_contrastive))
-        return 0
 
 
 class RSGFocal(RSG, Focal):
