@@ -15,11 +15,19 @@ from lightning_fabric import Fabric
 from longtailed.errors import LongTailedError
 
 
-def make_fabric(device: str = "auto", devices: int = 1, precision: str = "32") -> Fabric:
+def make_fabric(
+    device: str = "auto",
+    devices: int = 1,
+    precision: str = "32",
+    *,
+    idle_parameters: bool = False,
+) -> Fabric:
     """Return launched Fabric on the device asked for.
 
     `device` is "auto" (CUDA if there is one), "cpu", "cuda" or "cuda:K"; `devices` is the number
-    of processes. Under torchrun the environment's world is used.
+    of processes. Under torchrun the environment's world is used. `idle_parameters` says that a
+    step may leave parameters without a gradient (`Method.idle_parameters`): several processes
+    then look in each step which ones, so that these stay as they are with one process.
     Raises `LongTailedError` for a device that this machine does not have.
     """
     kind, _, number = device.partition(":")
@@ -45,11 +53,12 @@ def make_fabric(device: str = "auto", devices: int = 1, precision: str = "32") -
             stacklevel=2,
         )
     world = int(os.environ.get("LOCAL_WORLD_SIZE", devices))
+    several = "ddp_find_unused_parameters_true" if idle_parameters else "ddp"
     fabric = Fabric(
         accelerator=kind,
         devices=[int(number)] if number and world == 1 else world,
         num_nodes=int(os.environ.get("GROUP_WORLD_SIZE", 1)),
-        strategy="ddp" if int(os.environ.get("WORLD_SIZE", world)) > 1 else "auto",
+        strategy=several if int(os.environ.get("WORLD_SIZE", world)) > 1 else "auto",
         precision="bf16-mixed" if precision == "bf16" else "32-true",
     )
     fabric.launch()

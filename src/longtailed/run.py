@@ -27,7 +27,7 @@ from longtailed.errors import LongTailedError
 from longtailed.evaluation import evaluate_split
 from longtailed.fit import fit
 from longtailed.job import FitResult, Job
-from longtailed.methods import Method, build_method, never_begun
+from longtailed.methods import Method, build_method, method_class, never_begun
 from longtailed.nn import Network, build_network
 from longtailed.prepare import prepare
 from longtailed.recipes import Recipe, compose, named_recipe, override
@@ -114,7 +114,8 @@ def train(
         if not finished.report.exists():
             write_report([directory])
         return finished
-    fabric = make_fabric(device, devices, chosen.precision)
+    idle = any(method_class(stage.method).idle_parameters for stage in chosen.stages)
+    fabric = make_fabric(device, devices, chosen.precision, idle_parameters=idle)
     splits, manifest = prepare(chosen, fabric.device)
     network_ = initial_network(chosen, splits)
     manifest |= {"mean": list(splits.mean), "std": list(splits.std)}  # a pretrained network's own

@@ -72,6 +72,29 @@ def test_certain_samples_have_finite_gradients(gamma: float) -> None:
     assert logits.grad[0].tolist() == [0, 0]
 
 
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
+@pytest.mark.parametrize("ignored", [-100, 3])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_ignored_rows_do_not_count(gamma: float, ignored: int, weighted: bool) -> None:
+    logits, labels, weights = example()
+    labels = labels.clamp_max(2)
+    class_weights = weights if weighted else None
+    kept = torch.tensor([0, 1, 3, 5])
+    filled = torch.full_like(labels, ignored).index_copy(0, kept, labels[kept])
+    logits.requires_grad_()
+    loss = focal_loss(logits, filled, gamma, class_weights, ignore_index=ignored)
+    expected = focal_loss(logits[kept], labels[kept], gamma, class_weights)
+    torch.testing.assert_close(loss, expected, rtol=1e-14, atol=0)
+    ours, theirs = (torch.autograd.grad(value, logits)[0] for value in (loss, expected))
+    torch.testing.assert_close(ours, theirs, rtol=1e-14, atol=0)
+
+
+def test_gamma_zero_ignores_as_the_cross_entropy_does() -> None:
+    logits, labels, _ = example()
+    labels[2:4] = -100
+    torch.testing.assert_close(focal_loss(logits, labels, gamma=0.0), cross_entropy(logits, labels))
+
+
 def test_half_precision_is_computed_in_float32() -> None:
     logits, labels, weights = example()
     half = logits.bfloat16()

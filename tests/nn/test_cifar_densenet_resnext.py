@@ -143,6 +143,15 @@ def test_convolutions_are_drawn_by_fan_out() -> None:
         assert float(conv.weight.detach().std()) == pytest.approx(deviation, rel=0.03)
 
 
+def test_the_head_of_a_resnext_begins_without_bias() -> None:
+    with_bias, without = (
+        build_network("resnext29", 3, width=0.125, head_options={"bias": bias}).head
+        for bias in (True, False)
+    )
+    assert with_bias.get_parameter("bias").tolist() == [0, 0, 0]
+    assert without.bias is None
+
+
 def test_channels_last_gives_the_same_features(backbone: Backbone) -> None:
     images = torch.randn(2, 3, 16, 16)
     expected = backbone.eval()(images)

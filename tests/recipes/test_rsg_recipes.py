@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-import pytest
+from types import SimpleNamespace
+from typing import Any
 
+import pytest
+import torch
+
+from longtailed.data.views import View, parse_view
 from longtailed.methods import method_options
+from longtailed.prepare import default_views
 from longtailed.recipes import RECIPES, named_recipe
 from longtailed.schedules import epoch_at
 
@@ -52,6 +58,68 @@ def test_the_rows_of_the_original_are_there() -> None:
     assert (step.data.profile, step.data.imbalance) == ("step", 50)
     assert step.data.selection == long_tail.data.selection == "first"
     assert (step.head, long_tail.head) == ("linear", "cosine")
-    inaturalist = named_recipe("inaturalist18-rsg-ldam-drs")
-    assert (inaturalist.head, inaturalist.stages[0].options["scale"]) == ("cosine", 50)
-    assert inaturalist.stages[0].optimizer.weight_decay == 5e-5
+    assert named_recipe("inaturalist18-rsg-ldam-drs").head == "cosine"
+    assert {f"cifar{k}-{kind}" for k in (10, 100) for kind in ("lt", "step")} == {
+        name.removesuffix("-rsg-ldam-drw") for name in RSG if name.endswith("-rsg-ldam-drw")
+    }
+
+
+# Epochs, batch, base learning rate, weight decay, LDAM's margin and scale, the start of generation.
+PUBLISHED = {
+    "cifar": (200, 128, 0.1, 2e-4, 0.5, 30, 160),
+    "imagenet-lt": (100, 256, 0.1, 2e-4, 0.3, 30, 80),
+    "places-lt": (30, 256, 0.01, 1e-4, 0.2, 50, 10),
+    "inaturalist18": (180, 256, 0.1, 5e-5, 0.1, 50, 140),
+}
+
+
+@pytest.mark.parametrize("name", RSG)
+def test_settings_are_the_published_ones(name: str) -> None:
+    (published,) = (values for key, values in PUBLISHED.items() if name.startswith(key))
+    epochs, batch_size, lr, weight_decay, margin, scale, start = published
+    (stage,) = named_recipe(name).stages
+    optimizer = stage.optimizer
+    assert (stage.epochs, stage.batch_size) == (epochs, batch_size)
+    assert (optimizer.name, optimizer.momentum, optimizer.nesterov) == ("sgd", 0.9, False)
+    assert (optimizer.lr, optimizer.weight_decay) == (lr, weight_decay)
+    assert optimizer.decay_norm_and_bias
+    assert (stage.accumulate, stage.clip) == (1, None)
+    options = {key: default for key, (_, default) in method_options(stage.method).items()}
+    options |= stage.options
+    assert epoch_at(options["generate_start"], epochs) == start
+    if "ldam" in stage.method:
+        assert (options["max_margin"], options["scale"]) == (margin, scale)
+    if "focal" in stage.method:
+        assert options["gamma"] == 1
+    if stage.method.endswith("drs"):
+        assert (options["sampler"], options["weighting"]) == ("effective-number", "none")
+    shared = ("head_ratio", "num_centers", "contrastive_dim", "strength", "cesc_weight")
+    assert [options[key] for key in shared] == [0.2, 15, 256, 1.0, 0.1]
+    assert (options["mv_weight"], options["beta"], options["padded"]) == (0.01, 0.9999, False)
+
+
+@pytest.mark.parametrize(
+    ("name", "network", "jitter", "mean"),
+    [
+        ("imagenet-lt", "resnext50_32x4d", True, None),
+        ("places-lt", "resnet152", False, None),
+        ("inaturalist18", "resnet50", True, (0.466, 0.471, 0.380)),
+    ],
+)
+def test_views_and_networks_of_the_large_sets(name: str, network: str, jitter, mean) -> None:
+    recipe = named_recipe(f"{name}-rsg-ldam-drs")
+    assert (recipe.network.name, recipe.network.pretrained) == (network, name == "places-lt")
+    assert recipe.data.mean == mean
+    files: Any = SimpleNamespace(images=["a.jpg"], in_memory=False)
+    views = default_views(files, files, recipe.data)
+    expected = "resized_crop(224), flip" + ", color_jitter(0.4, 0.4, 0.4, 0)" * jitter
+    assert views["standard"] == parse_view(expected)
+    assert views["test"] == parse_view("resize(256), center_crop(224)")
+
+
+def test_views_of_cifar_are_a_padded_crop_and_a_flip() -> None:
+    images: Any = SimpleNamespace(images=torch.zeros(1, 3, 32, 32), in_memory=True)
+    for name in RSG:
+        if name.startswith("cifar"):
+            views = default_views(images, images, named_recipe(name).data)
+            assert (views["standard"], views["test"]) == (parse_view("pad_crop(4), flip"), View())

@@ -11,7 +11,11 @@ from longtailed.losses.inputs import check_labels, full_precision, weight_tensor
 
 
 def focal_loss(
-    logits: Tensor, labels: Tensor, gamma: float = 2.0, class_weights: Tensor | None = None
+    logits: Tensor,
+    labels: Tensor,
+    gamma: float = 2.0,
+    class_weights: Tensor | None = None,
+    ignore_index: int = -100,
 ) -> Tensor:
     """Return the focal loss, a scalar: mean_i (1 - exp(-l_i))^gamma * l_i.
 
@@ -19,7 +23,8 @@ def focal_loss(
     (ones if not given). Without weights exp(-l_i) is the probability of the true class; gamma 0 is
     the cross entropy. With weights it is that probability to the power w[y_i], and the mean is a
     plain one, not divided by the weights: the behaviour of the public LDAM-DRW code, on which the
-    field's "focal" and "class-balanced focal" numbers rest.
+    field's "focal" and "class-balanced focal" numbers rest. Rows with the label `ignore_index`
+    neither add to the sum nor count in the mean, which is nan if there are no others.
 
     Raises `LongTailedError` for a negative gamma, or shapes or types that do not fit.
     Paper: arXiv 1708.02002. Departure from common code: 1 - exp(-l) is computed without
@@ -29,10 +34,11 @@ def focal_loss(
         raise LongTailedError(f"gamma must not be negative; it is {gamma}.")
     check_labels(logits, labels)
     logits = full_precision(logits)
-    losses = F.cross_entropy(logits, labels, reduction="none")
+    losses = F.cross_entropy(logits, labels, reduction="none", ignore_index=ignore_index)
+    counted = labels != ignore_index
     weights = weight_tensor(class_weights, logits)
     if weights is not None:
-        losses = losses * weights[labels]
+        losses = losses * weights[torch.where(counted, labels, 0)]
     # The floor stops the derivative of x^gamma, infinite at 0, from meeting l = 0 as inf * 0.
     doubt = (-torch.expm1(-losses)).clamp_min(torch.finfo(losses.dtype).tiny)
-    return (doubt**gamma * losses).mean()
+    return (doubt**gamma * losses).sum() / counted.sum()

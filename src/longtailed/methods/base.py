@@ -113,6 +113,8 @@ class Method(nn.Module):
 
     streams: Mapping[str, Stream] = {"train": Stream()}
     static_shapes: bool = True  # False: a step cannot be captured in a CUDA graph
+    # True: parameters beside the network may get no gradient in a step, and then stay as they are.
+    idle_parameters: ClassVar[bool] = False
     compilable: ClassVar[bool] = True  # False: the backbone cannot go through torch.compile
     head: ClassVar[str | None] = None  # the kind of head it needs; None: any
     saved_prefixes: ClassVar[tuple[str, ...]] = ("network.",)  # the state that `predict` needs

@@ -18,8 +18,8 @@ class ContrastiveCritic(nn.Module):
     sums of the hidden map over nine windows (all rows, all but the first, all but the last; the
     same for columns), which costs 9 D^2 instead of 9 D^2 H W multiplications a pair.
 
-    Initial weights: convolutions Kaiming normal (fan-in, gain
-    sqrt 2), fc standard normal, biases 0.
+    Initial weights: convolutions Kaiming normal (fan-in, gain sqrt 2), fc standard normal,
+    biases 0.
     Paper: arXiv 2106.09859. Departure from the authors' code: the mean over the pixels is global,
     not a pooling of the size of one input resolution.
     """
@@ -46,21 +46,19 @@ class ContrastiveCritic(nn.Module):
         With `frozen` no gradient reaches this module's parameters, only the maps.
         """
         pairs, height, width, channels = first.shape
-        weight1, bias1, weight2, bias2, weight3, bias3 = (
-            parameter.detach() if frozen else parameter for parameter in self.parameters()
-        )
-        of_first, of_second = weight1.flatten(1).chunk(2, dim=1)
+        held = {n: p.detach() if frozen else p for n, p in self.named_parameters()}
+        of_first, of_second = held["conv1.weight"].flatten(1).chunk(2, dim=1)
         hidden = torch.addmm(
-            functional.linear(first.reshape(-1, channels), of_first, bias1),
+            functional.linear(first.reshape(-1, channels), of_first, held["conv1.bias"]),
             second.reshape(-1, channels),
             of_second.t(),
         )
         hidden = hidden.relu_().view(pairs, height * width, -1)
         sums = torch.matmul(windows(height, width, hidden), hidden)
-        pooled = functional.linear(
-            sums.flatten(1) / (height * width), weight2.permute(0, 2, 3, 1).flatten(1), bias2
-        )
-        return functional.linear(pooled, weight3, bias3)
+        taps = held["conv2.weight"].permute(0, 2, 3, 1).flatten(1)
+        means = sums.flatten(1) / (height * width)
+        pooled = functional.linear(means, taps, held["conv2.bias"])
+        return functional.linear(pooled, held["fc.weight"], held["fc.bias"])
 
 
 def windows(height: int, width: int, like: Tensor) -> Tensor:

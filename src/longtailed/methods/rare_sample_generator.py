@@ -11,7 +11,13 @@ from torch.nn import functional
 
 from longtailed.errors import LongTailedError
 from longtailed.methods.contrastive_critic import DIFFERENT, ContrastiveCritic
-from longtailed.methods.rare_sample_pairs import Pairs, pad_pairs, pair_samples, trim_pairs
+from longtailed.methods.rare_sample_pairs import (
+    Pairs,
+    pad_pairs,
+    pair_samples,
+    same_class_pairs,
+    trim_pairs,
+)
 
 Layout = Literal["channels", "legacy"]
 Reduction = Literal["sum", "mean"]
@@ -158,9 +164,8 @@ class RareSampleGenerator(nn.Module):
         half = len(labels) // 2
         if half == 0:
             return 0.0
-        second = slice(half, 2 * half)
-        logits = self.contrast(maps[:half], maps[second])
-        same = (labels[:half] == labels[second]).long()  # SAME is 1, DIFFERENT is 0
+        logits = self.contrast(maps[:half], maps[half : 2 * half])
+        same = same_class_pairs(labels).long()  # SAME is 1, DIFFERENT is 0
         return functional.cross_entropy(_full_precision(logits), same)
 
     def _vector_loss(

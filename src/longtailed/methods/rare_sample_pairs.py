@@ -24,6 +24,15 @@ class Pairs(NamedTuple):
     heads: Tensor
 
 
+def same_class_pairs(labels: Tensor) -> Tensor:
+    """Return which of the contrastive pairs (i, i + B // 2) have equal labels [B]: bool [B // 2].
+
+    The last sample of an odd batch is in no pair.
+    """
+    half = len(labels) // 2
+    return labels[:half] == labels[half : 2 * half]
+
+
 def most_pairs(batch_size: int, strength: float) -> int:
     """Return the largest number of pairs that a batch of this size can have: L."""
     return max(int((batch_size - 1) * strength), batch_size // 2)

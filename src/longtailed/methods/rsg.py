@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, distributed
+from torch import Tensor
 
 from longtailed.data.streams import Batch
 from longtailed.errors import LongTailedError
@@ -18,6 +18,7 @@ from longtailed.methods.rare_sample_generator import (
     RareSampleGenerator,
     Reduction,
 )
+from longtailed.methods.rare_sample_pairs import same_class_pairs
 from longtailed.nn import Network
 from longtailed.schedules import Position
 
@@ -48,17 +49,22 @@ class RSG(CrossEntropy):
             to the same length, 2 B - 1 at strength 1: the rows beyond the generated ones repeat
             others and no loss counts them, but batch normalisation does. Measured on a CPU, a step
             of ResNet-32 takes 1.0 times the plain one before generation begins, then 1.1 times,
-            padded 1.4 times; with maps of 1024 channels the generator alone takes four times
+            padded 1.3 times; with maps of 1024 channels the generator alone takes four times
             longer padded.
 
     Departures from the authors' code, beside those of the generator: parts that a phase does not
-    train get no gradient (with several processes: a gradient of 0, so that weight decay still
-    moves them) instead of flags that are set once and stay. With several processes pairs are
-    formed within each one's share of the batch, as they were on each of the authors' GPUs.
+    train get no gradient, and so no weight decay, instead of flags that are set once and stay.
+    With several processes pairs are formed within each one's share of the batch, as they were on
+    each of the authors' GPUs; `fit` needs Fabric from `make_fabric(..., idle_parameters=True)`,
+    which `train` makes.
 
     Raises `LongTailedError` for a network or stage that does not suit, and for head classes that
     are none or all of the classes.
     """
+
+    idle_parameters = True
+    tallies: Tensor
+    rates: Tensor
 
     def __init__(
         self,
@@ -99,6 +105,9 @@ class RSG(CrossEntropy):
             reduction=reduction,
             freeze_contrastive=freeze_contrastive,
         )
+        # Of the epoch, hits and trials of each of the three figures of `metrics`.
+        self.register_buffer("tallies", torch.zeros(3, 2, dtype=torch.int64))
+        self.register_buffer("rates", torch.zeros(3))
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Return the groups: `transform`, centres and gates if they are exempt, and the rest.
@@ -116,49 +125,52 @@ class RSG(CrossEntropy):
 
     def begin(self, run: Run) -> None:
         """Draw the generator's weights from the run's generator."""
-        self.generator.requires_grad_(True)
         self.generator.reset_parameters(run.generator)
 
     def loss(self, batches: dict[str, Batch], progress: Progress) -> dict[str, Tensor]:
         """Return the criterion on the enlarged batch, and CESC and MV."""
         batch, backbone = batches["train"], self.network.backbone
         generate = progress.reached(self.generate_start)
-        idle = self._rest(generate)
         maps = backbone.run(batch.images[0], until=self.until)
         maps, labels, cesc, mv = self.generator(maps, batch.labels, generate, padded=self.padded)
         features = backbone.pool(backbone.run(maps, after=self.until))
         logits = self.network.head(features).float()
+        self._tally(logits, labels, batch.labels)
         return {
             self.term: self.criterion(logits, labels, self.current_weights(progress)),
-            "cesc": self.cesc_weight * (cesc + idle),
+            "cesc": self.cesc_weight * cesc,
             "mv": self.mv_weight * mv,
         }
 
-    def _rest(self, generate: bool) -> Tensor | float:
-        """Let the parts of the generator rest that this phase does not train; return 0.
+    @torch.no_grad()
+    def _tally(self, logits: Tensor, labels: Tensor, own: Tensor) -> None:
+        """Count same-class pairs, and right answers among the `own` images and all rows."""
+        same, right = same_class_pairs(own), logits.argmax(dim=1) == labels
+        counted = labels != IGNORED  # never right either
+        first = slice(len(own))
+        hits, trials = (same, right[first], right), (torch.ones_like(same), counted[first], counted)
+        sums = [torch.stack([row.sum() for row in rows]) for rows in (hits, trials)]
+        self.tallies += torch.stack(sums, dim=1)
 
-        Without a gradient the optimiser leaves them alone. Several processes exchange the
-        gradients of all parameters that were trainable at the start, so there they need one.
+    def end_epoch(self, run: Run, progress: Progress) -> None:
+        """Take the epoch's rates."""
+        self.rates.copy_(self.tallies[:, 0] / self.tallies[:, 1].clamp_min(1))
+        self.tallies.zero_()
+
+    def metrics(self) -> dict[str, Tensor]:
+        """Return three rates over the last epoch; with several processes, of the first's share.
+
+        `same_class_pairs` is the positive rate of the critic's pairs (i, i + B/2), which it learns
+        from until generation begins. `train_accuracy` is top-1 on the training images, before
+        the update of each step; `train_accuracy_enlarged` counts the generated samples too, as
+        the authors' training accuracy does.
         """
-        parts = self.generator.transform, self.generator.contrast
-        if distributed.is_available() and distributed.is_initialized():
-            return 0 * sum(p.sum() for part in parts for p in part.parameters())
-        parts[0].requires_grad_(generate)
-        parts[1].requires_grad_(not (generate and self.generator.freeze_contrastive))
-        return 0
+        names = "same_class_pairs", "train_accuracy", "train_accuracy_enlarged"
+        return dict(zip(names, self.rates, strict=True))
 
 
 class RSGFocal(RSG, Focal):
     """Focal loss with a rare-class sample generator before one stage; options of both."""
-
-    def criterion(self, logits: Tensor, labels: Tensor, weights: Tensor | None) -> Tensor:
-        """Return the focal loss of the rows that count."""
-        counted = labels != IGNORED
-        # The focal loss has no label to ignore; where class 0 is certain and right it is 0.
-        certain = 1e4 * (torch.arange(logits.shape[1], device=logits.device) == 0)
-        logits = torch.where(counted[:, None], logits, certain)
-        loss = super().criterion(logits, labels.clamp_min(0), weights)
-        return loss * len(labels) / counted.sum()
 
 
 class RSGLDAM(RSG, LDAM):

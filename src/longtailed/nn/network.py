@@ -118,6 +118,8 @@ def build_network(
         ) from error
     if isinstance(backbone, CifarResNet | CifarResNeXt):
         kaiming_initialize(classifier)
+    if isinstance(backbone, CifarResNeXt) and "bias" in dict(classifier.named_parameters()):
+        nn.init.zeros_(classifier.get_parameter("bias"))
     return Network(backbone, classifier)
 
 

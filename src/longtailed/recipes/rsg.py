@@ -57,8 +57,9 @@ def ldam_drw(dataset: Dataset, profile: Profile = "exp") -> Recipe:
     """RSG with LDAM and deferred re-weighting, at imbalance 100 (exponential) or 50 (step).
 
     Published, exponential imbalance 100 / 50: CIFAR-10 79.95 / 82.8 (this one recalled),
-    CIFAR-100 44.55 / 48.5. Step imbalance, and DenseNet-40 and ResNeXt-29 (`network=densenet40`,
-    `network=resnext29`): not found.
+    CIFAR-100 44.55 / 48.5; for 50: `longtailed train cifar10-lt-rsg-ldam-drw imbalance=50`.
+    Step imbalance, and DenseNet-40 and ResNeXt-29 (`network=densenet40`, `network=resnext29`):
+    not found.
     """
     return _cifar(dataset, profile, "rsg-ldam-drw")
 
