@@ -49,9 +49,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("name")
     parser.add_argument("runs", nargs="+", type=Path)
+    parser.add_argument("--made-at", help="the commit that the runs were made at, if another")
     options = parser.parse_args()
-    rows = {directory.name: row(directory) for directory in options.runs}
-    record(options.name, f"python benchmarks/collect.py {options.name} ...", rows)
+    figures: dict[str, Any] = {"runs_made_at": options.made_at} if options.made_at else {}
+    figures["runs"] = {directory.name: row(directory) for directory in options.runs}
+    record(options.name, f"python benchmarks/collect.py {options.name} ...", figures)
 
 
 if __name__ == "__main__":
