@@ -6,7 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from longtailed.nn import build_network
 from longtailed.recipes import named_recipe
 from longtailed.schedules import epoch_at
 
@@ -45,6 +47,16 @@ def test_recipes_are_the_published_rows(name):
             for epoch in range(stage.epochs)
         ]
         np.testing.assert_allclose(rates, published, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("method", ["bcl", "concutmix", "concutmix-area-only"])
+def test_the_classifier_of_cifar_starts_as_the_published_one(method):
+    spec = named_recipe(f"cifar100-lt-{method}").network
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        weight = build_network(spec.name, 100, **spec.options).head.weight.detach()
+    assert weight.abs().max() <= 1 / 8
+    assert float(weight.std()) == pytest.approx(0.0722, rel=0.02)
 
 
 def test_the_ablation_differs_in_one_place():
