@@ -49,6 +49,13 @@ def test_recipes_are_the_published_rows(name):
         np.testing.assert_allclose(rates, published, rtol=1e-6, atol=1e-9)
 
 
+def test_cifar_compares_every_epoch_on_the_test_split_as_published():
+    for name in ("cifar10-lt-bcl", "cifar100-lt-concutmix-400-epochs"):
+        recipe = named_recipe(name)
+        assert recipe.stages[0].evaluate_every == 1
+        assert (recipe.protocol, recipe.data.holdout) == ("published", 0)
+
+
 @pytest.mark.parametrize("method", ["bcl", "concutmix", "concutmix-area-only"])
 def test_the_classifier_of_cifar_starts_as_the_published_one(method):
     spec = named_recipe(f"cifar100-lt-{method}").network
