@@ -80,10 +80,19 @@ def test_the_ablation_differs_in_one_place():
 
 def test_views_of_bcl_with_rand_augment():
     plain, one, both = (
-        named_recipe(f"imagenet-lt-bcl{suffix}") for suffix in ("", "-sim-rand", "-rand-rand")
+        named_recipe(f"imagenet-lt-bcl-resnext50{suffix}")
+        for suffix in ("", "-sim-rand", "-rand-rand")
     )
     assert plain.stages[0].options["views"] == ("strong", "sim", "sim")
     assert plain.data.views == {}
     assert one.stages[0].options["views"] == ("strong", "sim", "rand")
     assert both.data.views["rand"].endswith("grayscale, rand_augment")
-    assert (plain.head, plain.network.name) == ("cosine", "resnext50_32x4d")
+    assert one.stages[0].epochs == 90
+
+
+def test_names_of_both_methods_mean_the_same_networks():
+    for suffix, network, epochs in (("", "resnet50", 100), ("-resnext50", "resnext50_32x4d", 90)):
+        for method in ("bcl", "concutmix"):
+            recipe = named_recipe(f"imagenet-lt-{method}{suffix}")
+            assert (recipe.head, recipe.network.name) == ("cosine", network)
+            assert recipe.stages[0].epochs == epochs
