@@ -89,7 +89,8 @@ def cifar_bcl(dataset: Dataset, imbalance: int = 100, epochs: int = 200) -> Reci
 
     Published (recalled) at imbalance 100 / 50 / 10: CIFAR-10 84.3 / 87.2 / 91.1, CIFAR-100
     51.9 / 56.6 / 64.9, and CIFAR-100 at imbalance 100 in 400 epochs 53.9. Those runs also used
-    Cutout on the classified view.
+    Cutout on the classified view: `views.strong="pad_crop(4), flip, auto_augment, cutout(16)"` (16
+    pixels, the usual size, is inferred).
     """
     return _cifar(_row("bcl", imbalance, epochs), dataset, "bcl", imbalance, epochs)
 
