@@ -17,7 +17,8 @@ is `eval_split=val holdout=0 protocol=published`. The strength tau of the logit 
 for each row, presumably on the same images. Published CIFAR runs took other images
 (`subset_seed=10`), prototypes made by mistake from feature rows
 (`prototype_source=feature_rows_tiled`) and one sequence of boxes in every run; these recipes start
-from our common subset and from prototypes of the classes.
+from our common subset and from prototypes of the classes. On several devices each process contrasts
+its own images and draws its own boxes, where the authors' code treats the batch as one.
 
 Status: none of these recipes has been trained to its end here.
 """
@@ -251,7 +252,8 @@ def places_lt_concutmix() -> Recipe:
     """ConCutMix with ResNet-152 on Places-LT, 200 epochs of 244 steps.
 
     The settings are those of a fork of the published code; that it trains from scratch is inferred.
-    No published figure was found. Its omega, 200 / 255 for 365 classes, is 2.7 times that of the other rows.
+    No published figure was found. Its omega, 200 / 255 for 365 classes, is 2.7 times that of the
+    other rows.
     """
     return _large(
         "places-lt-concutmix",
