@@ -325,6 +325,10 @@ def test_contrastive_views_are_the_standard_one_with_a_policy_and_simclrs(divide
     assert large["sim"] == f"resized_crop(224), {jitter}"
     own = all_views_of(source=divided, views={"sim": "flip"})
     assert (own["sim"], own["strong"]) == ("flip", large["strong"])
+    own = all_views_of(source=small_parquet, views={"standard": "flip(0.3)"})
+    assert own["strong"] == "flip(0.3), auto_augment"
+    own = all_views_of(source=small_parquet, views={"standard": "flip(0.3)", "strong": "cutout(4)"})
+    assert (own["standard"], own["strong"]) == ("flip(0.3)", "cutout(4)")
 
 
 def test_pixels_and_bytes_are_part_of_the_fingerprint(tmp_path):

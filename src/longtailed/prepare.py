@@ -216,7 +216,8 @@ def default_views(originals: ImageSet, train: ImageSet, data: Data) -> dict[str,
     """Return the views that suit the images, and the recipe's own.
 
     "standard" and "test" are what every method needs. Contrastive methods classify "strong", the
-    standard view with a policy of operations, and contrast "sim" (arXiv 2207.09052, 2407.04911).
+    standard view (the recipe's own, if it has one) with a policy of operations, and contrast "sim"
+    (arXiv 2207.09052, 2407.04911).
 
     `originals` is the train set as the source has it, `train` as it is kept (see `store`).
     """
@@ -233,10 +234,12 @@ def default_views(originals: ImageSet, train: ImageSet, data: Data) -> dict[str,
         if train.in_memory and not originals.in_memory:  # resized when it was decoded
             test = parse_view(f"center_crop({side})")
     family = "small" if side <= SMALL_SIDE else "large"
+    own = {name: parse_view(text) for name, text in data.views.items()}
+    standard = own.get("standard", standard)
     strong = View((*standard.ops, AutoAugment() if family == "small" else RandAugment()))
     sim = view_preset("simclr-digits" if data.source == "digits" else f"simclr-{family}", side)
     views = {"standard": standard, "strong": strong, "sim": sim, "test": test}
-    return {**views, **{name: parse_view(text) for name, text in data.views.items()}}
+    return {**views, **own}
 
 
 def normalization(train: ImageSet, data: Data) -> tuple[tuple[float, ...], tuple[float, ...]]:

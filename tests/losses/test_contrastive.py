@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -112,9 +113,9 @@ def test_order_of_images_and_views_does_not_matter():
 
 def test_low_temperatures_and_half_precision_stay_finite():
     features, labels, prototypes = example([0, 1, 1, 3])
-    for dtype in (torch.float32, torch.bfloat16):
+    for dtype, temperature in product((torch.float32, torch.bfloat16), (1e-3, 1e-6)):
         x, p = features.to(dtype).requires_grad_(), prototypes.to(dtype)
-        loss = balanced_contrastive_loss(x, labels, p, 1e-3)
+        loss = balanced_contrastive_loss(x, labels, p, temperature)
         loss.backward()
         assert loss.dtype == torch.float32
         assert bool(loss.isfinite() & x.grad.isfinite().all())
@@ -128,9 +129,15 @@ def test_low_temperatures_and_half_precision_stay_finite():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"temperature": 0}, "the temperature must be above 0; it is 0"),
-        ({"temperature": -1.0}, "the temperature must be above 0"),
-        ({"temperature": math.nan}, "the temperature must be above 0"),
+        ({"temperature": 0}, "temperature must be finite and at least 1e-06; it is 0"),
+        ({"temperature": -1.0}, "the temperature must be finite and at least"),
+        ({"temperature": 9e-7}, "it is 9e-07"),
+        ({"temperature": math.nan}, "it is nan"),
+        ({"temperature": math.inf}, "it is inf"),
+        (
+            {"features": torch.zeros(0, 2, 5), "labels": torch.zeros(0, dtype=torch.int64)},
+            r"features need an image, a view and a dimension; they are \[0, 2, 5\]",
+        ),
         ({"labels": torch.tensor([0, 1])}, r"labels must be int64 \[4\]"),
         ({"labels": torch.zeros(4)}, "they are torch.float32"),
         ({"features": torch.zeros(4, 5)}, r"must have the shape \[N, views, d\]"),
@@ -147,3 +154,11 @@ def test_bad_input_is_refused_in_one_sentence(changes, message):
         del given["prototypes"]
         with pytest.raises(LongTailedError, match=message):
             supervised_contrastive_loss(**given)
+
+
+@pytest.mark.parametrize("label", [-1, 4])
+def test_a_label_without_a_prototype_is_refused(label):
+    features, labels, prototypes = example([0, 1, 1, 3])
+    labels[2] = label
+    with pytest.raises(LongTailedError, match=r"a label is not in 0\.\.3"):
+        balanced_contrastive_loss(features, labels, prototypes[:4])

@@ -134,7 +134,8 @@ def test_nothing_has_a_gradient_and_autocast_changes_nothing():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"omega": -0.1}, "omega must not be negative; it is -0.1"),
+        ({"omega": -0.1}, "omega must be finite and not negative; it is -0.1"),
+        ({"omega": math.inf}, "omega must be finite and not negative; it is inf"),
         ({"top_k": 0}, "top_k must be at least 1; it is 0"),
         ({"normalizer": "sums"}, "unknown normalizer of the semantic weight 'sums'.* 'sum'"),
         ({"prototypes": torch.zeros(4, 2)}, r"must have the shapes \[N, d\] and \[C, d\]"),

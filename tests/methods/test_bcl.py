@@ -85,6 +85,10 @@ def test_a_batch_of_one_class_works(small_network, splits):
     ("options", "message"),
     [
         ({"temperature": 0}, "option 'temperature' of method 'bcl' cannot be 0"),
+        ({"temperature": 1e-7}, "option 'temperature' of method 'bcl' cannot be 1e-07"),
+        ({"tau": float("nan")}, "option 'tau' of method 'bcl' cannot be nan"),
+        ({"contrastive_weight": float("inf")}, "option 'contrastive_weight' .* cannot be inf"),
+        ({"scale": float("inf")}, "option 'scale' of method 'bcl' cannot be inf"),
         ({"embedding_dim": 0}, "option 'embedding_dim' of method 'bcl' cannot be 0"),
         (
             {"prototype_source": "rows"},

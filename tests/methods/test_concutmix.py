@@ -231,6 +231,7 @@ def test_extreme_options_give_finite_losses_and_gradients(small_network, splits,
     [
         ({"mix_probability": 1.5}, "option 'mix_probability' of method 'concutmix' cannot be 1.5"),
         ({"omega": -1}, "option 'omega' of method 'concutmix' cannot be -1"),
+        ({"omega": float("inf")}, "option 'omega' of method 'concutmix' cannot be inf"),
         ({"top_k": 0}, "option 'top_k' of method 'concutmix' cannot be 0"),
         ({"normalizer": "median"}, "option 'normalizer' .* cannot be 'median'"),
         ({"omega_": 1}, "unknown option of method 'concutmix' 'omega_'; did you mean 'omega'"),

@@ -43,6 +43,21 @@ def test_a_linear_head_of_a_cifar_resnet_is_kaiming_normal() -> None:
     assert float(head.bias.detach().abs().max()) <= 1 / 8
 
 
+@pytest.mark.parametrize(
+    ("name", "init", "std"),
+    [
+        ("resnet8", "default", (1 / 3 / 64) ** 0.5),
+        ("resnet8", "kaiming", (2 / 64) ** 0.5),
+        ("densenet40", "auto", (1 / 3 / 456) ** 0.5),
+        ("densenet40", "kaiming", (2 / 456) ** 0.5),
+    ],
+)
+def test_the_start_of_a_linear_head_can_be_chosen(name, init, std) -> None:
+    torch.manual_seed(0)
+    head = build_network(name, 1000, head_init=init).head
+    assert float(head.weight.detach().std()) == pytest.approx(std, rel=0.02)
+
+
 def test_options_reach_the_head() -> None:
     network = build_network("resnet8", 5, "cosine", head_options={"scale": 30.0}, width=0.25)
     assert isinstance(network.head, CosineHead)
@@ -116,6 +131,10 @@ def test_unknown_names_are_refused_with_the_nearest(name: str) -> None:
 def test_impossible_requests_are_refused() -> None:
     with pytest.raises(LongTailedError, match=r"unknown head 'cosin'.*'cosine'"):
         build_network("resnet8", 3, "cosin")
+    with pytest.raises(LongTailedError, match=r"unknown head_init 'defaults'.*'default'"):
+        build_network("resnet8", 3, head_init="defaults")
+    with pytest.raises(LongTailedError, match="'kaiming' is for a linear head"):
+        build_network("resnet8", 3, "cosine", head_init="kaiming")
     with pytest.raises(LongTailedError, match="at least one class"):
         build_network("resnet8", 0)
     with pytest.raises(LongTailedError, match="resnet8 has no option 'depth'"):

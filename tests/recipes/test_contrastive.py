@@ -6,7 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from longtailed.nn import build_network
 from longtailed.recipes import named_recipe
 from longtailed.schedules import epoch_at
 
@@ -47,6 +49,23 @@ def test_recipes_are_the_published_rows(name):
         np.testing.assert_allclose(rates, published, rtol=1e-6, atol=1e-9)
 
 
+def test_cifar_compares_every_epoch_on_the_test_split_as_published():
+    for name in ("cifar10-lt-bcl", "cifar100-lt-concutmix-400-epochs"):
+        recipe = named_recipe(name)
+        assert recipe.stages[0].evaluate_every == 1
+        assert (recipe.protocol, recipe.data.holdout) == ("published", 0)
+
+
+@pytest.mark.parametrize("method", ["bcl", "concutmix", "concutmix-area-only"])
+def test_the_classifier_of_cifar_starts_as_the_published_one(method):
+    spec = named_recipe(f"cifar100-lt-{method}").network
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        weight = build_network(spec.name, 100, **spec.options).head.weight.detach()
+    assert weight.abs().max() <= 1 / 8
+    assert float(weight.std()) == pytest.approx(0.0722, rel=0.02)
+
+
 def test_the_ablation_differs_in_one_place():
     base = named_recipe("cifar100-lt-concutmix").stages[0]
     changes = {
@@ -61,10 +80,19 @@ def test_the_ablation_differs_in_one_place():
 
 def test_views_of_bcl_with_rand_augment():
     plain, one, both = (
-        named_recipe(f"imagenet-lt-bcl{suffix}") for suffix in ("", "-sim-rand", "-rand-rand")
+        named_recipe(f"imagenet-lt-bcl-resnext50{suffix}")
+        for suffix in ("", "-sim-rand", "-rand-rand")
     )
     assert plain.stages[0].options["views"] == ("strong", "sim", "sim")
     assert plain.data.views == {}
     assert one.stages[0].options["views"] == ("strong", "sim", "rand")
     assert both.data.views["rand"].endswith("grayscale, rand_augment")
-    assert (plain.head, plain.network.name) == ("cosine", "resnext50_32x4d")
+    assert one.stages[0].epochs == 90
+
+
+def test_names_of_both_methods_mean_the_same_networks():
+    for suffix, network, epochs in (("", "resnet50", 100), ("-resnext50", "resnext50_32x4d", 90)):
+        for method in ("bcl", "concutmix"):
+            recipe = named_recipe(f"imagenet-lt-{method}{suffix}")
+            assert (recipe.head, recipe.network.name) == ("cosine", network)
+            assert recipe.stages[0].epochs == epochs

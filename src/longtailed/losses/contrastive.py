@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch.autograd.function import once_differentiable
 from longtailed.errors import LongTailedError
 from longtailed.losses.inputs import full_precision
 
+MIN_TEMPERATURE = 1e-6  # similarities beyond 1e6 have no digits left in float32
 EXCLUDED = -1e30
 """A similarity that adds nothing to a log-sum-exp, yet times 0 is 0 (minus infinity is not)."""
 
@@ -30,7 +32,8 @@ def balanced_contrastive_loss(
     denominator and give every feature a positive. `labels` are int64 [N]; features and prototypes
     must be normalised to length 1 (the gradient is that of the values as given).
 
-    Raises `LongTailedError` for shapes or types that do not fit and a temperature not above 0.
+    Raises `LongTailedError` for shapes or types that do not fit, an empty batch, a temperature that
+    is infinite or below 1e-6 and, on a CPU, a label that is not in 0..C-1.
     Paper: arXiv 2207.09052. Departures from the authors' code: a log-sum-exp with the class sizes
     as offsets, in place of dense masks and one-hot matrices; any number of views.
     """
@@ -59,8 +62,7 @@ class _BalancedContrast(torch.autograd.Function):
     def forward(
         ctx: Any, anchors: Tensor, prototypes: Tensor, classes: Tensor, temperature: float
     ) -> Tensor:
-        sizes = anchors.new_ones(len(prototypes))
-        sizes.index_add_(0, classes, anchors.new_ones(len(classes)))
+        sizes = _class_sizes(classes, prototypes)
         own = sizes[classes]
         others = own - 1  # of the anchor's own class, without the anchor
         column = classes[:, None]
@@ -103,9 +105,9 @@ def supervised_contrastive_loss(
     [N, V, d], normalised to length 1; a feature without another of its class gives 0. The loss is
     the mean of l_i.
 
-    Raises `LongTailedError` for shapes or types that do not fit and a temperature not above 0.
-    Paper: arXiv 2004.11362, with the mean outside the logarithm and without the factor T / 0.07 of
-    the authors' code.
+    Raises `LongTailedError` for shapes or types that do not fit, an empty batch and a temperature
+    that is infinite or below 1e-6. Paper: arXiv 2004.11362, with the mean outside the logarithm and
+    without the factor T / 0.07 of the authors' code.
     """
     _check(features, labels, temperature)
     with torch.autocast(features.device.type, enabled=False):
@@ -118,6 +120,17 @@ def supervised_contrastive_loss(
         return torch.where(others > 0, losses, 0.0).mean()
 
 
+def _class_sizes(classes: Tensor, prototypes: Tensor) -> Tensor:
+    """How many vectors each class has, its prototype included: [C]."""
+    sizes = prototypes.new_ones(len(prototypes))
+    try:
+        return sizes.index_add_(0, classes, sizes.new_ones(len(classes)))
+    except IndexError:  # a CPU says so; nothing reads a GPU's labels here
+        raise LongTailedError(
+            f"a label is not in 0..{len(prototypes) - 1}, the classes of the prototypes."
+        ) from None
+
+
 def _check(features: Tensor, labels: Tensor, temperature: float) -> None:
     if features.ndim != 3:
         raise LongTailedError(
@@ -128,8 +141,14 @@ def _check(features: Tensor, labels: Tensor, temperature: float) -> None:
             f"labels must be int64 [{len(features)}], one for each row of features; they are "
             f"{labels.dtype} {list(labels.shape)}."
         )
-    if not temperature > 0:
-        raise LongTailedError(f"the temperature must be above 0; it is {temperature}.")
+    if features.numel() == 0:
+        raise LongTailedError(
+            f"features need an image, a view and a dimension; they are {list(features.shape)}."
+        )
+    if not MIN_TEMPERATURE <= temperature < math.inf:
+        raise LongTailedError(
+            f"the temperature must be finite and at least {MIN_TEMPERATURE}; it is {temperature}."
+        )
 
 
 def _anchors(features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -42,7 +42,8 @@ def semantic_mix_labels(
     `normalized` takes distances between z/|z| and P/|P|. `clamp` keeps w in 0..1; as published it
     may exceed 1, which makes labels negative.
 
-    Raises `LongTailedError` for shapes that do not fit, a negative omega and top_k below 1.
+    Raises `LongTailedError` for shapes that do not fit, a negative or infinite omega and top_k
+    below 1.
     Paper: arXiv 2407.04911. Departures from the authors' code: no NaN where an image lies on a
     prototype (it then looks like that class alone), for one-image classes only, or for absent
     classes (they count as one image); distances without an N x C x d table; float32 throughout.
@@ -82,10 +83,11 @@ def semantic_weights(
     are practically the area labels. With the maximum, w runs up to omega: omega 0.2 moves a fifth
     of the label of an image from the largest class, less where smaller classes take part.
 
-    Raises `LongTailedError` for a negative omega or an unknown normaliser. Paper: arXiv 2407.04911.
+    Raises `LongTailedError` for a negative or infinite omega or an unknown normaliser.
+    Paper: arXiv 2407.04911.
     """
-    if omega < 0:
-        raise LongTailedError(f"omega must not be negative; it is {omega}.")
+    if not 0 <= omega < math.inf:
+        raise LongTailedError(f"omega must be finite and not negative; it is {omega}.")
     if normalizer not in NORMALIZERS:
         raise unknown_name("normalizer of the semantic weight", normalizer, NORMALIZERS)
     labels = full_precision(area_labels.detach())

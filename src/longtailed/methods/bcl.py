@@ -11,16 +11,18 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from longtailed.data.streams import Batch, Stream
-from longtailed.errors import LongTailedError, unknown_name
+from longtailed.errors import LongTailedError
 from longtailed.losses import balanced_contrastive_loss, logit_adjusted_loss
+from longtailed.losses.contrastive import MIN_TEMPERATURE
 from longtailed.methods.base import Method, Progress, head_kind
 from longtailed.nn import Network, ProjectionHead
 from longtailed.schedules import Position
 
 PrototypeSource = Literal["class", "feature_rows_tiled"]
-PROTOTYPE_SOURCES = ("class", "feature_rows_tiled")
-Weight = Annotated[float, Field(ge=0)]
-Positive = Annotated[float, Field(gt=0)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Temperature = Annotated[float, Field(ge=MIN_TEMPERATURE, allow_inf_nan=False)]
 Size = Annotated[int, Field(ge=1)]
 
 
@@ -35,8 +37,10 @@ class BalancedContrastive(Method):
 
     The defaults are the published ones for CIFAR and ResNet-32. Departures from the authors' code:
     each head runs once a step, not twice (only running statistics, which nothing uses, differ);
-    batch statistics are over all three views of the process's batch. With several processes each
-    contrasts its own images.
+    batch statistics are over all three views of the process's batch.
+
+    Per process: with several of them each contrasts its own images alone (with all prototypes), and
+    the classes' sizes in the loss are those of its own batch; the authors' code gathers all.
 
     Args:
         network: the network to train, with a linear or a cosine head.
@@ -59,8 +63,8 @@ class BalancedContrastive(Method):
         network: Network,
         counts: Sequence[int] | Tensor,
         *,
-        tau: float = 1.0,
-        temperature: Positive = 0.1,
+        tau: Finite = 1.0,
+        temperature: Temperature = 0.1,
         classifier_weight: Weight = 2.0,
         contrastive_weight: Weight = 0.6,
         hidden_dim: Size = 512,
@@ -75,8 +79,6 @@ class BalancedContrastive(Method):
         num_features, num_classes = network.backbone.num_features, len(self.class_counts)
         if num_classes < 2:
             raise LongTailedError(f"{type(self).__name__} needs at least two classes.")
-        if prototype_source not in PROTOTYPE_SOURCES:
-            raise unknown_name("prototype_source", prototype_source, PROTOTYPE_SOURCES)
         self.streams = {"train": Stream(views, sampler=sampler, sampler_start=sampler_start)}
         self.tau, self.temperature = tau, temperature
         self.classifier_weight, self.contrastive_weight = classifier_weight, contrastive_weight

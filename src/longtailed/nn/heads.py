@@ -13,7 +13,8 @@ class LinearHead(nn.Linear):
     """Linear classifier: logits = x W^T + b, with `weight` W [C, A] and `bias` b [C].
 
     Initialised as `nn.Linear`; `build_network` draws the weight of the head of a CIFAR ResNet or
-    ResNeXt from the Kaiming normal distribution instead, and sets a ResNeXt's bias to 0.
+    ResNeXt from the Kaiming normal distribution instead, and sets a ResNeXt's bias to 0, unless
+    its `head_init` is "default".
     """
 
     def __init__(self, num_features: int, num_classes: int, bias: bool = True) -> None:

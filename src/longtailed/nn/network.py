@@ -7,7 +7,7 @@ State-dict keys of a network: `backbone.` followed by the backbone's keys (see `
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
@@ -20,6 +20,7 @@ from longtailed.nn.heads import HEADS, CosineHead, LinearHead
 from longtailed.nn.timm_backbone import TimmBackbone, timm_names
 
 TIMM_PREFIX = "timm:"
+HEAD_INITS = ("auto", "default", "kaiming")
 
 # The networks for small images: the class and what its first argument is for each name.
 SMALL_NETWORKS: dict[str, tuple[type[CifarResNet | CifarDenseNet | CifarResNeXt], int]] = {
@@ -90,6 +91,7 @@ def build_network(
     pretrained: bool = False,
     image_size: int | None = None,
     head_options: Mapping[str, Any] | None = None,
+    head_init: Literal["auto", "default", "kaiming"] = "auto",
     **options: Any,
 ) -> Network:
     """Return the network called `name`, with new weights for its head.
@@ -100,13 +102,21 @@ def build_network(
     small images take every size. `options` go to the backbone: `width` for those,
     `weights` and timm's own options for a timm model.
 
+    `head_init` says how a linear head's weight W [C, A] starts: "default" is `nn.Linear`'s (uniform
+    within 1/sqrt(A), so std 1/sqrt(3 A)), "kaiming" is normal with std sqrt(2/A), and "auto" is
+    "kaiming" for a CIFAR ResNet or ResNeXt, else "default". A cosine head has one start only.
+
     Weights are drawn from torch's default generator: seed it for a reproducible network.
 
-    Raises `LongTailedError` for an unknown name or option, and for pretrained weights that are not
-    at hand.
+    Raises `LongTailedError` for an unknown name or option, "kaiming" for a cosine head, and for
+    pretrained weights that are not at hand.
     """
     if head not in HEADS:
         raise unknown_name("head", head, HEADS)
+    if head_init not in HEAD_INITS:
+        raise unknown_name("head_init", head_init, HEAD_INITS)
+    if head_init == "kaiming" and head != "linear":
+        raise LongTailedError(f"head_init 'kaiming' is for a linear head, not a {head} one.")
     if num_classes < 1:
         raise LongTailedError(f"a network needs at least one class, not {num_classes}.")
     backbone = _build_backbone(name, pretrained, image_size, options)
@@ -116,11 +126,17 @@ def build_network(
         raise LongTailedError(
             f"a {head} head does not take the options {sorted(head_options or {})}: {error}."
         ) from error
-    if isinstance(backbone, CifarResNet | CifarResNeXt):
-        kaiming_initialize(classifier)
-    if isinstance(backbone, CifarResNeXt) and "bias" in dict(classifier.named_parameters()):
-        nn.init.zeros_(classifier.get_parameter("bias"))
+    _initialize(classifier, backbone, head_init)
     return Network(backbone, classifier)
+
+
+def _initialize(head: nn.Module, backbone: Backbone, init: str) -> None:
+    if init == "default":
+        return
+    if init == "kaiming" or isinstance(backbone, CifarResNet | CifarResNeXt):
+        kaiming_initialize(head)
+    if isinstance(backbone, CifarResNeXt) and "bias" in dict(head.named_parameters()):
+        nn.init.zeros_(head.get_parameter("bias"))
 
 
 def _build_backbone(

@@ -56,6 +56,7 @@ _CONTRASTIVE: dict[str, Callable[..., Recipe]] = {
         for variant in contrastive.ABLATION
     },
 }
+_bcl_resnext50 = partial(contrastive.imagenet_lt_bcl, network="resnext50_32x4d", epochs=90)
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "digits-ce": partial(demo.digits, "ce"),
@@ -99,8 +100,9 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "places-lt-rsg-ldam-drs": rsg.places_lt,
     "inaturalist18-rsg-ldam-drs": rsg.inaturalist18,
     "imagenet-lt-bcl": contrastive.imagenet_lt_bcl,
-    "imagenet-lt-bcl-sim-rand": partial(contrastive.imagenet_lt_bcl, views=("sim", "rand")),
-    "imagenet-lt-bcl-rand-rand": partial(contrastive.imagenet_lt_bcl, views=("rand", "rand")),
+    "imagenet-lt-bcl-resnext50": _bcl_resnext50,
+    "imagenet-lt-bcl-resnext50-sim-rand": partial(_bcl_resnext50, views=("sim", "rand")),
+    "imagenet-lt-bcl-resnext50-rand-rand": partial(_bcl_resnext50, views=("rand", "rand")),
     "imagenet-lt-concutmix": contrastive.imagenet_lt_concutmix,
     "imagenet-lt-concutmix-resnext50": partial(
         contrastive.imagenet_lt_concutmix, network="resnext50_32x4d", epochs=90

@@ -105,6 +105,7 @@ class Data(BaseModel):
 class NetworkSpec(BaseModel):
     """Which network: a name, the kind of head ("auto": what the method needs) and options.
 
+    `options` are `build_network`'s, such as `head_init` and `head_options`, and the backbone's.
     `init_from` is an earlier run's directory, or a file of weights such as its model.safetensors:
     backbone and head start from there.
     """
