@@ -10,11 +10,9 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from torch import nn
 
 from longtailed.checkpoint import (
     load_training_state,
-    load_weights,
     read_json,
     save_weights,
     write_json,
@@ -25,8 +23,9 @@ from longtailed.engine import environment, make_fabric
 from longtailed.errors import LongTailedError
 from longtailed.evaluation import evaluate_split
 from longtailed.fit import fit
+from longtailed.initial_weights import load_initial_weights
 from longtailed.job import FitResult, Job
-from longtailed.methods import Method, build_method
+from longtailed.methods import Method, build_method, method_class
 from longtailed.nn import Network, build_network
 from longtailed.prepare import prepare
 from longtailed.recipes import Recipe, compose, named_recipe, override
@@ -163,10 +162,12 @@ def initial_network(recipe: Recipe, splits: Splits) -> Network:
                 f"the network {spec.name} does not take images of {image.shape[2]} x "
                 f"{image.shape[3]}: {_line(error)}; choose another image_size or network."
             ) from None
-    if spec.init_from is not None:
-        path = Path(spec.init_from)
-        path = path / "model.safetensors" if path.is_dir() else path
-        load_weights(path, nn.ModuleDict({"network": network}))
+    loaded = spec.init_from and load_initial_weights(Path(spec.init_from), network)
+    if method_class(recipe.stages[0].method).takes_over_head and not (loaded and loaded.head):
+        raise LongTailedError(
+            f"{recipe.stages[0].method} takes over a trained classifier; put a stage that trains "
+            "one before it, or set network.init_from to a run whose head fits."
+        )
     network.train()
     config = network.backbone.data_config
     if spec.pretrained and config is not None and recipe.data.mean is None:
@@ -199,6 +200,8 @@ class _Runner:
         for number, stage in enumerate(recipe.stages):
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(step_seed(recipe.seed, "method", number))
+                network.requires_grad_(True)  # an earlier stage may have frozen parts
+                network.use_head(recipe.heads[number])
                 method = build_method(stage.method, network, counts, **stage.options)
             if number < reached:
                 continue  # its outcome is part of the state that the reached stage loads
@@ -209,7 +212,7 @@ class _Runner:
     def _job(self, number: int) -> Job:
         recipe, stage = self.recipe, self.recipe.stages[number]
         select_on = {}
-        if number + 1 == len(recipe.stages):
+        if number + 1 == len(recipe.stages) and not method_class(stage.method).label_free:
             if "holdout" in self.splits.sets:
                 select_on["holdout"] = CHOSEN
             if recipe.protocol == "published":
@@ -247,8 +250,14 @@ class _Runner:
                 epochs[selection.name] = selection.epoch
         metrics = self.directory / "metrics.jsonl"
         metrics.touch()  # a run of no epochs has written none
+        figures = {name: value.item() for name, value in method.metrics().items()}
         seconds = sum(json.loads(line)["seconds"] for line in metrics.read_text().splitlines())
-        return {"evaluations": evaluations, "epochs": epochs, "train_seconds": seconds}
+        return {
+            "evaluations": evaluations,
+            "epochs": epochs,
+            "train_seconds": seconds,
+            "metrics": figures,
+        }
 
     def _figures(self, method: Method, name: str) -> dict[str, Any]:
         evaluation = evaluate_split(

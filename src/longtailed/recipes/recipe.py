@@ -104,8 +104,8 @@ class Data(BaseModel):
 class NetworkSpec(BaseModel):
     """Which network: a name, the kind of head ("auto": what the method needs) and options.
 
-    `init_from` is an earlier run's directory, or a file of weights such as its model.safetensors:
-    backbone and head start from there.
+    `init_from` is an earlier run's directory or a file of weights (see `initial_weights`): the
+    backbone starts from there, and the head if it fits.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True)
@@ -171,12 +171,35 @@ class Recipe(BaseModel):
         return str(value) if isinstance(value, int) else value
 
     @property
-    def head(self) -> str:
-        """The kind of head that the network gets: the one that the first picky stage needs."""
+    def heads(self) -> tuple[str, ...]:
+        """The kind of head that the network has in each stage.
+
+        It begins with the one that the first picky stage needs, and keeps it until a stage needs
+        another kind.
+        """
         if self.network.head != "auto":
-            return self.network.head
-        needed = (method_class(stage.method).head for stage in self.stages)
-        return next(filter(None, needed), "linear")
+            return (self.network.head,) * len(self.stages)
+        needed = [method_class(stage.method).head for stage in self.stages]
+        kinds = [next(filter(None, needed), "linear")]
+        for kind in needed:
+            kinds.append(kind or kinds[-1])
+        return tuple(kinds[1:])
+
+    @property
+    def head(self) -> str:
+        """The kind of head that the network begins with."""
+        return self.heads[0]
+
+    @model_validator(mode="after")
+    def _trained_head(self) -> Recipe:
+        heads, classes = self.heads, [method_class(stage.method) for stage in self.stages]
+        for number, cls in enumerate(classes):
+            if number and cls.takes_over_head and heads[number] != heads[number - 1]:
+                raise ValueError(
+                    f"{self.stages[number].method} takes over a trained {heads[number]} head, but "
+                    f"the stage before it trains a {heads[number - 1]} one"
+                )
+        return self
 
     @property
     def identity(self) -> str:
