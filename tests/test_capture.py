@@ -55,10 +55,10 @@ def assert_equal_states(one, other):
 
 SMALL = {"moco": {"queue_size": 48}}  # a multiple of the batch
 WITH_OPTIONS = [
-    ("crt", {"features": "fresh"}),
-    ("crt", {"features": "fresh", "batch_norm": "train"}),
     ("rsg-ldam-drw", {"padded": True}),
     ("metasaug", {"meta": "normalized"}),
+    ("crt", {"features": "fresh"}),
+    ("crt", {"features": "fresh", "batch_norm": "train"}),
 ]
 
 

@@ -97,9 +97,7 @@ def test_saved_and_loaded_state_gives_an_equal_next_step(build, splits, fabric):
     method = trained(build(), splits, fabric)
     twin = build()
     twin.load_state_dict(copy.deepcopy(method.state_dict()))
-    begun(
-        twin, splits, fabric
-    )  # as `fit` resumes: `begin` sees the saved weights, but changes none
+    begun(twin, splits, fabric)  # as `fit` resumes: `begin` sees the saved weights
     twin.load_state_dict(copy.deepcopy(method.state_dict()))
     ours, theirs = (one_step(m.train(), splits, epoch=1) for m in (method, twin))
     assert ours.keys() == theirs.keys()
