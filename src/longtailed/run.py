@@ -115,6 +115,7 @@ def train(
     fabric = make_fabric(device, devices, chosen.precision)
     splits, manifest = prepare(chosen, fabric.device)
     network_ = initial_network(chosen, splits)
+    manifest["init_from"] = start_from(chosen, network_)
     manifest |= {"mean": list(splits.mean), "std": list(splits.std)}  # a pretrained network's own
     manifest["network_input"] = next(splits.scan("test", batch_size=1)).images[0].shape[-1]
     manifest |= {"parameters": network_.num_parameters(), "network": chosen.network.name}
@@ -162,12 +163,6 @@ def initial_network(recipe: Recipe, splits: Splits) -> Network:
                 f"the network {spec.name} does not take images of {image.shape[2]} x "
                 f"{image.shape[3]}: {_line(error)}; choose another image_size or network."
             ) from None
-    loaded = spec.init_from and load_initial_weights(Path(spec.init_from), network)
-    if method_class(recipe.stages[0].method).takes_over_head and not (loaded and loaded.head):
-        raise LongTailedError(
-            f"{recipe.stages[0].method} takes over a trained classifier; put a stage that trains "
-            "one before it, or set network.init_from to a run whose head fits."
-        )
     network.train()
     config = network.backbone.data_config
     if spec.pretrained and config is not None and recipe.data.mean is None:
@@ -175,6 +170,22 @@ def initial_network(recipe: Recipe, splits: Splits) -> Network:
     if recipe.channels_last:
         network.to(memory_format=torch.channels_last)
     return network
+
+
+def start_from(recipe: Recipe, network: Network) -> dict[str, Any] | None:
+    """Load the weights that the recipe's network starts from; return what they were, if any.
+
+    Raises `LongTailedError` if they do not fit, or leave the first stage without the trained head
+    that it takes over.
+    """
+    source, first = recipe.network.init_from, recipe.stages[0].method
+    loaded = None if source is None else load_initial_weights(Path(source), network)
+    if method_class(first).takes_over_head and not (loaded and loaded.head):
+        raise LongTailedError(
+            f"{first} takes over a trained classifier; put a stage that trains one before it, or "
+            "set network.init_from to a run whose head fits."
+        )
+    return None if loaded is None else {"backbone": loaded.backbone, "head": loaded.head}
 
 
 def _line(error: Exception) -> str:

@@ -118,7 +118,7 @@ def inaturalist18(method: str) -> Recipe:
     the training images, for no held-out images remain where a class has two.
     """
     epochs = 5 if method == "lws" else 30
-    options = {"select": "train"} if method == "tau-norm" else {}
+    options: dict[str, Any] = {"select": "train"} if method == "tau-norm" else {}
     second = retraining(method, epochs, weight_decay=1e-4, **options)
     return _second(large.inaturalist18(), f"inaturalist18-{method}", second)
 
