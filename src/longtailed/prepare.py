@@ -32,6 +32,7 @@ from longtailed.errors import LongTailedError
 from longtailed.methods import method_class
 from longtailed.recipes import Recipe
 from longtailed.recipes.recipe import Data
+from longtailed.unlabelled import load_unlabelled
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 CIFAR = ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
@@ -79,15 +80,19 @@ def load_splits(data: Data) -> tuple[dict[str, ImageSet], dict[str, Any]]:
         exact = set(sets["holdout"].class_counts) == {holdout} or isinstance(holdout, float)
         number = f"{holdout}" if exact else f"at most {holdout}"
         notes["holdout"] = f"{number} of each class, from train"
+    whole = train
     if data.imbalance is not None:
         train = make_long_tailed(
-            train,
+            whole,
             data.imbalance,
             profile=data.profile,
             seed=data.subset_seed,
             selection=data.selection,
             max_count=data.max_count,
         )
+    if data.unlabelled is not None:
+        sets["unlabelled"] = load_unlabelled(data, whole, train, _load)
+        notes["unlabelled"] = data.unlabelled
     return {"train": train, **sets, "test": test}, notes
 
 

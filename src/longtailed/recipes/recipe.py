@@ -43,6 +43,9 @@ class Data(BaseModel):
         meta_source: where the meta images come from, before anything else is taken: "train" sets
             them aside, "shared" leaves them in train, "val" takes them from the source's "val"
             split, whose rest is held out for choosing an epoch.
+        unlabelled: images for stages that need no labels (`source=unlabelled`): "rest", the
+            training images that subsampling left out, or another source, with any classes.
+        unlabelled_imbalance: their own ratio of the largest to the smallest class; None: all.
         eval_split: the split of the final figures; None: "test", or else "val".
         image_size: side of the crops when images are files; None: 224.
         views: view name -> text, over the defaults (see `longtailed.data.view_preset`).
@@ -69,6 +72,8 @@ class Data(BaseModel):
     holdout: int | float | None = Field(default=None, ge=0)
     meta_per_class: int | None = Field(default=None, ge=1)
     meta_source: Literal["train", "shared", "val"] = "train"
+    unlabelled: str | None = None
+    unlabelled_imbalance: float | None = Field(default=None, ge=1)
     eval_split: str | None = None
     image_size: int | None = Field(default=None, ge=8)
     views: dict[str, str] = {}
