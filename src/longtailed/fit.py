@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from typing import Any, cast
 
 import torch
@@ -67,6 +67,11 @@ class _RunView:
         finally:
             self._method.train(was_training)
 
+    def split_counts(self, split: str) -> list[int] | None:
+        """Return how many images of each class [C] a split has; None if there is no such split."""
+        imageset = self._job.splits.sets.get(split)
+        return None if imageset is None else imageset.class_counts
+
 
 class _Fit:
     """The state of one `fit` call; `run` is the loop."""
@@ -79,13 +84,18 @@ class _Fit:
         seed_generators(generator, job, "begin")
         self.run_view = _RunView(job, method, generator)
         self.selections = [Selection(split, name) for split, name in job.select_on.items()]
+        if job.options.epochs and not method.trains:
+            raise LongTailedError(f"{job.label} trains nothing; give its stage epochs=0.")
+        state = self._saved_state()
+        if state:  # what `begin` derives from frozen weights it must derive from the saved ones
+            self._load_method(state)
         method.train()
         with torch.no_grad(), fabric.autocast():
             method.begin(self.run_view)
         if not job.options.epochs:
             return
         self.steps = Steps(method, job, generator)
-        self.first_epoch, self.first_step = self._resume()
+        self.first_epoch, self.first_step = self._resume(state)
         self.evaluators = {
             split: Evaluator(method, job.splits, split, fabric, captured=self.steps.captured)
             for split in job.select_on
@@ -224,26 +234,41 @@ class _Fit:
         }
         save_training_state(self.job.checkpoint, state)
 
-    def _resume(self) -> tuple[int, int]:
-        """Load the training state of this stage, if there is one; return (epoch, step)."""
+    def _saved_state(self) -> dict[str, Any]:
+        """Return the training state of this stage; empty if there is none."""
         path = self.job.checkpoint
-        if path is None or not path.exists():
-            return 0, 0
+        if path is None or not path.exists() or not self.job.options.epochs:
+            return {}
         state = load_training_state(path)
         if state.get("identity") != self.job.identity or "stage" not in state:
             raise LongTailedError(f"{path} belongs to another recipe; choose another directory.")
-        if state["stage"] != self.job.stage:
-            return 0, 0
-        try:
+        return state if state["stage"] == self.job.stage else {}
+
+    def _load_method(self, state: dict[str, Any]) -> None:
+        with self._fitting():
             self.method.load_state_dict(state["method"])
+
+    def _resume(self, state: dict[str, Any]) -> tuple[int, int]:
+        """Take over a training state, if there is one; return (epoch, step)."""
+        if not state:
+            return 0, 0
+        self._load_method(state)
+        with self._fitting():
             load_optimizer(self.steps.optimizer, state["optimizer"])
-        except (RuntimeError, ValueError, KeyError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise LongTailedError(f"{path} does not fit this method: {reason}.") from None
         self.steps.sums.restore(state["sums"])
         for selection, kept in zip(self.selections, state["selections"], strict=True):
             selection.restore(kept)
         return state["epoch"], state["step"]
+
+    @contextmanager
+    def _fitting(self) -> Iterator[None]:
+        try:
+            yield
+        except (RuntimeError, ValueError, KeyError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise LongTailedError(
+                f"{self.job.checkpoint} does not fit this method: {reason}."
+            ) from None
 
 
 def _describe(row: dict[str, Any], epochs: int) -> str:

@@ -34,6 +34,7 @@ from longtailed.errors import LongTailedError
 from longtailed.methods import method_class
 from longtailed.recipes import Recipe
 from longtailed.recipes.recipe import Data
+from longtailed.unlabelled import load_unlabelled
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 CIFAR = ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
@@ -78,9 +79,10 @@ def load_splits(data: Data) -> tuple[dict[str, ImageSet], dict[str, Any]]:
     elif holdout:
         train, sets["holdout"] = split_holdout(train, holdout, seed=data.subset_seed)
         notes["holdout"] = f"{_of_each_class(sets['holdout'], holdout)}, from train"
+    whole = train
     if data.imbalance is not None:
         train = make_long_tailed(
-            train, data.imbalance, profile=data.profile, seed=data.subset_seed,
+            whole, data.imbalance, profile=data.profile, seed=data.subset_seed,
             selection=data.selection, max_count=data.max_count,
         )  # fmt: skip
     if data.meta_per_class is not None:
@@ -88,6 +90,9 @@ def load_splits(data: Data) -> tuple[dict[str, ImageSet], dict[str, Any]]:
             _, sets["meta"] = split_meta(train, data.meta_per_class, data.subset_seed, keep=True)
         number = _of_each_class(sets["meta"], data.meta_per_class)
         notes["meta"] = f"{number}, {META_SOURCES[data.meta_source]}"
+    if data.unlabelled is not None:
+        sets["unlabelled"] = load_unlabelled(data, whole, train, _load)
+        notes["unlabelled"] = data.unlabelled
     return {"train": train, **sets, "test": test}, notes
 
 

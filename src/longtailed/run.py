@@ -11,11 +11,9 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from torch import nn
 
 from longtailed.checkpoint import (
     load_training_state,
-    load_weights,
     read_json,
     save_weights,
     write_json,
@@ -26,6 +24,7 @@ from longtailed.engine import environment, make_fabric
 from longtailed.errors import LongTailedError
 from longtailed.evaluation import evaluate_split
 from longtailed.fit import fit
+from longtailed.initial_weights import load_initial_weights
 from longtailed.job import FitResult, Job
 from longtailed.methods import Method, build_method, method_class, never_begun
 from longtailed.nn import Network, build_network
@@ -118,6 +117,7 @@ def train(
     fabric = make_fabric(device, devices, chosen.precision, idle_parameters=idle)
     splits, manifest = prepare(chosen, fabric.device)
     network_ = initial_network(chosen, splits)
+    manifest["init_from"] = start_from(chosen, network_)
     manifest |= {"mean": list(splits.mean), "std": list(splits.std)}  # a pretrained network's own
     manifest["network_input"] = next(splits.scan("test", batch_size=1)).images[0].shape[-1]
     manifest |= {"parameters": network_.num_parameters(), "network": chosen.network.name}
@@ -165,10 +165,6 @@ def initial_network(recipe: Recipe, splits: Splits) -> Network:
                 f"the network {spec.name} does not take images of {image.shape[2]} x "
                 f"{image.shape[3]}: {_line(error)}; choose another image_size or network."
             ) from None
-    if spec.init_from is not None:
-        path = Path(spec.init_from)
-        path = path / "model.safetensors" if path.is_dir() else path
-        load_weights(path, nn.ModuleDict({"network": network}))
     network.train()
     config = network.backbone.data_config
     if spec.pretrained and config is not None and recipe.data.mean is None:
@@ -176,6 +172,22 @@ def initial_network(recipe: Recipe, splits: Splits) -> Network:
     if recipe.channels_last:
         network.to(memory_format=torch.channels_last)
     return network
+
+
+def start_from(recipe: Recipe, network: Network) -> dict[str, Any] | None:
+    """Load the weights that the recipe's network starts from; return what they were, if any.
+
+    Raises `LongTailedError` if they do not fit, or leave the first stage without the trained head
+    that it takes over.
+    """
+    source, first = recipe.network.init_from, recipe.stages[0].method
+    loaded = None if source is None else load_initial_weights(Path(source), network)
+    if method_class(first).takes_over_head and not (loaded and loaded.head):
+        raise LongTailedError(
+            f"{first} takes over a trained classifier; put a stage that trains one before it, or "
+            "set network.init_from to a run whose head fits."
+        )
+    return None if loaded is None else {"backbone": loaded.backbone, "head": loaded.head}
 
 
 def _line(error: Exception) -> str:
@@ -201,6 +213,8 @@ class _Runner:
         for number, stage in enumerate(recipe.stages):
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(step_seed(recipe.seed, "method", number))
+                network.requires_grad_(True)  # an earlier stage may have frozen parts
+                network.use_head(recipe.heads[number])
                 method = build_method(stage.method, network, counts, **stage.options)
             if number < reached:
                 continue  # its outcome is part of the state that the reached stage loads
@@ -222,7 +236,7 @@ class _Runner:
     def _job(self, number: int) -> Job:
         recipe, stage = self.recipe, self.recipe.stages[number]
         select_on = {}
-        if number + 1 == len(recipe.stages):
+        if number + 1 == len(recipe.stages) and not method_class(stage.method).label_free:
             if "holdout" in self.splits.sets:
                 select_on["holdout"] = CHOSEN
             if recipe.protocol == "published":
@@ -260,8 +274,14 @@ class _Runner:
                 epochs[selection.name] = selection.epoch
         metrics = self.directory / "metrics.jsonl"
         metrics.touch()  # a run of no epochs has written none
+        figures = {name: value.item() for name, value in method.metrics().items()}
         seconds = sum(json.loads(line)["seconds"] for line in metrics.read_text().splitlines())
-        return {"evaluations": evaluations, "epochs": epochs, "train_seconds": seconds}
+        return {
+            "evaluations": evaluations,
+            "epochs": epochs,
+            "train_seconds": seconds,
+            "metrics": figures,
+        }
 
     def _figures(self, method: Method, name: str) -> dict[str, Any]:
         evaluation = evaluate_split(

@@ -48,6 +48,8 @@ def restore(directory: Path | str, weights: str = LAST) -> tuple[Recipe, Method,
         image_size=manifest["network_input"],
         **options,
     )
+    for kind in recipe.heads:
+        network.use_head(kind)
     counts = manifest["splits"]["train"]["counts"]
     method = build_method(stage.method, network, counts, **stage.options)
     load_weights(path, method, method.saved_prefixes)

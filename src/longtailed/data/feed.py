@@ -70,9 +70,14 @@ class Feed:
         self._samplers: dict[str, Sampler] = {}
 
     @property
+    def resident(self) -> bool:
+        """Whether nothing is decoded: the pixels are on the device, or no view is wanted."""
+        return self.imageset.in_memory or not self.views
+
+    @property
     def tensors_per_draw(self) -> int:
         """The number of tensors of a draw: positions, and views if images are files."""
-        return 1 if self.imageset.in_memory else 1 + len(self.views)
+        return 1 if self.resident else 1 + len(self.views)
 
     def order(self, epoch: int, epochs: int) -> IntArray:
         """Return this process's positions of an epoch, int64 [steps, batch_size]."""
@@ -127,7 +132,7 @@ class Feed:
         """Yield one draw per row of positions in `plan`."""
         if not plan:
             return
-        source = self._resident(plan) if self.imageset.in_memory else self._decoded(plan, epoch)
+        source = self._resident(plan) if self.resident else self._decoded(plan, epoch)
         for step, tensors in enumerate(source, start=first_step):
             yield Draw(tensors, step_seed(self.seed, self.name, "augment", epoch, step, self.rank))
 
@@ -137,6 +142,8 @@ class Feed:
         Everything here happens on the device and reads nothing back.
         """
         index, *images = tensors
+        if not self.views:
+            return Batch((), self._labels[index], index)
         if self.imageset.in_memory:
             pixels, views = self.splits.pixels(self.stream.split), self.views
             images = [pixels[index]] * len(views)

@@ -13,7 +13,7 @@ from longtailed.data.feed import Feed
 from longtailed.data.imageset import ImageSet
 from longtailed.data.streams import Batch, Stream
 from longtailed.data.views import View
-from longtailed.errors import unknown_name
+from longtailed.errors import LongTailedError, unknown_name
 
 
 @dataclass
@@ -49,6 +49,8 @@ class Splits:
 
     def imageset(self, split: str) -> ImageSet:
         """Return the image set of a split."""
+        if split == "unlabelled" and split not in self.sets:
+            raise LongTailedError("there are no unlabelled images; set data.unlabelled.")
         if split not in self.sets:
             raise unknown_name("split", split, self.sets)
         return self.sets[split]

@@ -20,7 +20,8 @@ class Stream:
     """A request for batches.
 
     Args:
-        views: names of the augmentations; each gives one image tensor of the batch.
+        views: names of the augmentations; each gives one image tensor of the batch. Without any
+            a batch has labels and index only, and nothing is decoded.
         sampler: how images are drawn (see `longtailed.data.SAMPLERS`).
         split: the split that they come from.
         batch_size: images a batch; None means the run's batch size.

@@ -14,14 +14,19 @@ from longtailed.errors import LongTailedError, unknown_name
 from longtailed.methods.base import Method, Progress, Run
 from longtailed.methods.bcl import BalancedContrastive
 from longtailed.methods.concutmix import ConCutMix
+from longtailed.methods.decoupled import ClassifierRetraining, LearnableWeightScaling
 from longtailed.methods.erm import LDAM, CrossEntropy, Focal, LogitAdjustment, Mixup
 from longtailed.methods.isda import ISDA
 from longtailed.methods.meta_gradient import meta_covariance_gradient
 from longtailed.methods.metasaug import MetaSAug
+from longtailed.methods.moco import MoCo, moco_logits
+from longtailed.methods.nearest_mean import NearestClassMean, NearestMean
 from longtailed.methods.rare_sample_generator import RareSampleGenerator
 from longtailed.methods.relations import class_relation_graph
 from longtailed.methods.risda import RISDA
+from longtailed.methods.rotation import Rotation, rotate_batch
 from longtailed.methods.rsg import RSG, RSGLDAM, RSGFocal
+from longtailed.methods.tau_norm import TauNorm, tau_normalize
 from longtailed.nn import Network
 from longtailed.schedules import Position
 
@@ -33,24 +38,34 @@ __all__ = [
     "RSG",
     "RSGLDAM",
     "BalancedContrastive",
+    "ClassifierRetraining",
     "ConCutMix",
     "CrossEntropy",
     "Focal",
+    "LearnableWeightScaling",
     "LogitAdjustment",
     "MetaSAug",
     "Method",
     "Mixup",
+    "MoCo",
+    "NearestClassMean",
+    "NearestMean",
     "Progress",
     "RSGFocal",
     "RareSampleGenerator",
+    "Rotation",
     "Run",
+    "TauNorm",
     "build_method",
     "check_options",
     "class_relation_graph",
     "meta_covariance_gradient",
     "method_class",
     "method_options",
+    "moco_logits",
     "never_begun",
+    "rotate_batch",
+    "tau_normalize",
 ]
 
 _drw = {"weighting": "class-balanced", "weighting_start": 0.8}
@@ -83,6 +98,12 @@ METHODS: dict[str, Callable[..., Method]] = {
     "rsg-focal": RSGFocal,
     "rsg-ldam-drw": partial(RSGLDAM, **_drw),  # type: ignore[arg-type]
     "rsg-ldam-drs": partial(RSGLDAM, **_drs),  # type: ignore[arg-type]
+    "rotation": Rotation,
+    "moco": MoCo,
+    "crt": ClassifierRetraining,
+    "lws": LearnableWeightScaling,
+    "tau-norm": TauNorm,
+    "ncm": NearestMean,
 }
 
 

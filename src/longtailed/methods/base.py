@@ -99,6 +99,9 @@ class Run(Protocol):
     def scan(self, stream: Stream) -> Iterator[Batch]:
         """Yield every image of the stream's split once, in order, in eval mode, without grad."""
 
+    def split_counts(self, split: str) -> list[int] | None:
+        """Return how many images of each class [C] a split has; None if there is no such split."""
+
 
 class Method(nn.Module):
     """Base of all methods; a subclass overrides what it needs, most often only `loss`.
@@ -117,6 +120,9 @@ class Method(nn.Module):
     idle_parameters: ClassVar[bool] = False
     compilable: ClassVar[bool] = True  # False: the backbone cannot go through torch.compile
     head: ClassVar[str | None] = None  # the kind of head it needs; None: any
+    trains: ClassVar[bool] = True  # False: all is done in `begin`, its stage has 0 epochs
+    label_free: ClassVar[bool] = False  # True: it trains the backbone alone, and never the head
+    takes_over_head: ClassVar[bool] = False  # True: it needs a head that was trained before
     saved_prefixes: ClassVar[tuple[str, ...]] = ("network.",)  # the state that `predict` needs
 
     class_counts: Tensor

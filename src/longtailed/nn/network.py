@@ -56,6 +56,16 @@ class Network(nn.Module):
         """Return the logits [N, C] of images [N, 3, H, W]."""
         return self.head(self.features(images))  # type: ignore[no-any-return]
 
+    def use_head(self, kind: str) -> None:
+        """Give the network a head of this kind (a key of `HEADS`), a new one unless it has one.
+
+        New weights are drawn as `build_network` draws them.
+        """
+        if type(self.head) is not HEADS[kind]:
+            old = self.head
+            new = _build_head(kind, self.backbone, old.out_features, {})
+            self.head = new.to(old.weight.device)
+
     def num_parameters(self) -> int:
         """Return the number of parameters, trainable or not."""
         return sum(parameter.numel() for parameter in self.parameters())
@@ -120,14 +130,26 @@ def build_network(
     if num_classes < 1:
         raise LongTailedError(f"a network needs at least one class, not {num_classes}.")
     backbone = _build_backbone(name, pretrained, image_size, options)
+    return Network(
+        backbone, _build_head(head, backbone, num_classes, head_options or {}, head_init)
+    )
+
+
+def _build_head(
+    kind: str,
+    backbone: Backbone,
+    num_classes: int,
+    options: Mapping[str, Any],
+    init: str = "auto",
+) -> LinearHead | CosineHead:
     try:
-        classifier = HEADS[head](backbone.num_features, num_classes, **(head_options or {}))
+        classifier = HEADS[kind](backbone.num_features, num_classes, **options)
     except TypeError as error:
         raise LongTailedError(
-            f"a {head} head does not take the options {sorted(head_options or {})}: {error}."
+            f"a {kind} head does not take the options {sorted(options)}: {error}."
         ) from error
-    _initialize(classifier, backbone, head_init)
-    return Network(backbone, classifier)
+    _initialize(classifier, backbone, init)
+    return classifier
 
 
 def _initialize(head: nn.Module, backbone: Backbone, init: str) -> None:

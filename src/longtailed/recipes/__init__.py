@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 
 from longtailed.errors import unknown_name
-from longtailed.recipes import cifar, contrastive, demo, large, rsg, semantic
+from longtailed.recipes import cifar, contrastive, decoupled, demo, large, rsg, semantic, ssp
 from longtailed.recipes.defaults import compose
 from longtailed.recipes.override import override
 from longtailed.recipes.recipe import Data, NetworkSpec, Recipe, Stage, load_recipe
@@ -57,6 +57,24 @@ _CONTRASTIVE: dict[str, Callable[..., Recipe]] = {
     },
 }
 _bcl_resnext50 = partial(contrastive.imagenet_lt_bcl, network="resnext50_32x4d", epochs=90)
+_SSP: dict[str, Callable[..., Recipe]] = {
+    "rotation": ssp.rotation,
+    "rotation-ce": ssp.rotation_ce,
+    "rotation-resampling": ssp.rotation_resampling,
+    "rotation-class-balanced": ssp.rotation_class_balanced,
+    "rotation-ce-drw": ssp.rotation_ce_drw,
+    "rotation-ldam": ssp.rotation_ldam,
+    "rotation-ldam-drw": ssp.rotation_ldam_drw,
+    "rotation-ldam-drw-crt": ssp.rotation_ldam_drw_crt,
+    "moco": ssp.moco,
+    "moco-ce": ssp.moco_ce,
+    "moco-ldam-drw-crt": ssp.moco_ldam_drw_crt,
+}
+_DECOUPLED: dict[str, Callable[[str], Recipe]] = {
+    "imagenet-lt": decoupled.imagenet_lt,
+    "places-lt": decoupled.places_lt,
+    "inaturalist18": decoupled.inaturalist18,
+}
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "digits-ce": partial(demo.digits, "ce"),
@@ -113,6 +131,35 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "inaturalist18-bcl": contrastive.inaturalist18_bcl,
     "inaturalist18-concutmix": contrastive.inaturalist18_concutmix,
     "places-lt-concutmix": contrastive.places_lt_concutmix,
+    "digits-rotation-ldam-drw-crt": demo.digits_chain,
+    **{
+        f"{dataset}-lt{'' if ratio == 100 else f'-{ratio}'}-{name}": partial(make, dataset, ratio)
+        for dataset in ssp.DATASETS
+        for name, make in _SSP.items()
+        for ratio in ssp.IMBALANCES
+    },
+    **{
+        f"{dataset}-moco-{variant}": partial(make, variant)
+        for dataset, make in (
+            ("imagenet-lt", ssp.imagenet_lt),
+            ("inaturalist18", ssp.inaturalist18),
+        )
+        for variant in ("ce", "class-balanced-sampling", "crt")
+    },
+    **{
+        f"{dataset}-lt-{method}": partial(decoupled.cifar_lt, dataset, method)
+        for dataset in ssp.DATASETS
+        for method in decoupled.CLASSIFIERS
+    },
+    **{
+        f"{dataset}-lt-crt-class-balanced": partial(decoupled.cifar_reweighted, dataset)
+        for dataset in ssp.DATASETS
+    },
+    **{
+        f"{dataset}-{method}": partial(make, method)
+        for dataset, make in _DECOUPLED.items()
+        for method in decoupled.CLASSIFIERS
+    },
 }
 
 

@@ -44,6 +44,9 @@ class Data(BaseModel):
             is taken, "shared" takes them from the images that are trained on and leaves them
             there, "val" takes them from the source's "val" split, whose rest is held out for
             choosing an epoch.
+        unlabelled: images for stages that need no labels (`source=unlabelled`): "rest", the
+            training images that subsampling left out, or another source, with any classes.
+        unlabelled_imbalance: their own ratio of the largest to the smallest class; None: all.
         eval_split: the split of the final figures; None: "test", or else "val".
         image_size: side of the crops when images are files; None: 224.
         views: view name -> text, over the defaults (see `longtailed.data.view_preset`).
@@ -70,6 +73,8 @@ class Data(BaseModel):
     holdout: int | float | None = Field(default=None, ge=0)
     meta_per_class: int | None = Field(default=None, ge=1)
     meta_source: Literal["train", "shared", "val"] = "train"
+    unlabelled: str | None = None
+    unlabelled_imbalance: float | None = Field(default=None, ge=1)
     eval_split: str | None = None
     image_size: int | None = Field(default=None, ge=8)
     views: dict[str, str] = {}
@@ -106,8 +111,8 @@ class NetworkSpec(BaseModel):
     """Which network: a name, the kind of head ("auto": what the method needs) and options.
 
     `options` are `build_network`'s, such as `head_init` and `head_options`, and the backbone's.
-    `init_from` is an earlier run's directory, or a file of weights such as its model.safetensors:
-    backbone and head start from there.
+    `init_from` is an earlier run's directory or a file of weights (see `initial_weights`): the
+    backbone starts from there, and the head if it fits.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True)
@@ -173,12 +178,35 @@ class Recipe(BaseModel):
         return str(value) if isinstance(value, int) else value
 
     @property
-    def head(self) -> str:
-        """The kind of head that the network gets: the one that the first picky stage needs."""
+    def heads(self) -> tuple[str, ...]:
+        """The kind of head that the network has in each stage.
+
+        It begins with the one that the first picky stage needs, and keeps it until a stage needs
+        another kind.
+        """
         if self.network.head != "auto":
-            return self.network.head
-        needed = (method_class(stage.method).head for stage in self.stages)
-        return next(filter(None, needed), "linear")
+            return (self.network.head,) * len(self.stages)
+        needed = [method_class(stage.method).head for stage in self.stages]
+        kinds = [next(filter(None, needed), "linear")]
+        for kind in needed:
+            kinds.append(kind or kinds[-1])
+        return tuple(kinds[1:])
+
+    @property
+    def head(self) -> str:
+        """The kind of head that the network begins with."""
+        return self.heads[0]
+
+    @model_validator(mode="after")
+    def _trained_head(self) -> Recipe:
+        heads, classes = self.heads, [method_class(stage.method) for stage in self.stages]
+        for number, cls in enumerate(classes):
+            if number and cls.takes_over_head and heads[number] != heads[number - 1]:
+                raise ValueError(
+                    f"{self.stages[number].method} takes over a trained {heads[number]} head, but "
+                    f"the stage before it trains a {heads[number - 1]} one"
+                )
+        return self
 
     @property
     def identity(self) -> str:

@@ -1,0 +1,175 @@
+"""MoCo: features learnt by telling images apart, before any label is used."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from longtailed.data.streams import Batch, Stream
+from longtailed.errors import LongTailedError
+from longtailed.methods.base import Method, Progress, Run
+from longtailed.methods.rotation import Source
+from longtailed.nn import Network
+
+Size = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+def moco_logits(query: Tensor, key: Tensor, queue: Tensor, temperature: float) -> Tensor:
+    """Return [q.k, q.queue] / temperature, [N, 1 + K]: the positive pair comes first.
+
+    Args:
+        query, key: embeddings [N, d] of two views of the same images, of norm 1.
+        queue: embeddings [d, K] of other images.
+        temperature: above 0.
+    """
+    positive = (query * key).sum(dim=1, keepdim=True)
+    return torch.cat([positive, query @ queue], dim=1) / temperature
+
+
+class Encoder(nn.Module):
+    """A backbone and MoCo v2's head of two layers: images -> embeddings [N, d] of norm 1."""
+
+    def __init__(self, backbone: nn.Module, head: nn.Module) -> None:
+        super().__init__()
+        self.backbone, self.head = backbone, head
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the embeddings, float32."""
+        return F.normalize(self.head(self.backbone(images)).float(), dim=1)
+
+
+class MoCo(Method):
+    """Self-supervised pre-training by momentum contrast (arXiv 1911.05722, v2: 2003.04297).
+
+    A query (one view of an image) is compared with its key (another view) and with the keys of
+    earlier images, which wait in a queue: cross-entropy of `moco_logits` with the key as target.
+    Keys come from a copy of the encoder that follows the trained one, key <- m key + (1 - m)
+    query, once a step; its batch statistics are its own. Labels are not used; the classifier is
+    left as it is, so predictions mean nothing until another stage trains it.
+
+    Batch-norm must not tell the network which images came together: if a query and its key were
+    normalised in the same company, that would give the pair away. The authors train on several
+    GPUs and shuffle the keys' images among them. Here each process draws its keys' images in a
+    random order and encodes them in `key_groups` groups, each normalised by itself, while its
+    queries are normalised as one batch. This does the same on one process and on several and
+    needs no images sent between them; synchronised statistics would cost a message a layer.
+    Several processes share one queue: each adds the keys of all.
+
+    Departure: the key encoder follows after the optimiser's step rather than before the next
+    one's keys, which are the same weights.
+
+    Args:
+        network: the network whose backbone is trained.
+        counts: training images per class [C].
+        queue_size: K, a multiple of the batch over all processes.
+        momentum: m.
+        temperature: divides the logits.
+        embedding_dim: d.
+        key_groups: groups in which a process's keys are normalised; 1 for one batch.
+        source: the split whose images are used: "train" or "unlabelled".
+        views: the augmentations of the query and of the key.
+    """
+
+    label_free = True
+    queue: Tensor
+    pointer: Tensor
+
+    def __init__(
+        self,
+        network: Network,
+        counts: Sequence[int] | Tensor,
+        *,
+        queue_size: Size = 4096,
+        momentum: Share = 0.99,
+        temperature: Positive = 0.1,
+        embedding_dim: Size = 128,
+        key_groups: Size = 4,
+        source: Source = "train",
+        views: tuple[str, str] = ("sim", "sim"),
+    ) -> None:
+        super().__init__(network, counts)
+        self.streams = {"train": Stream(views=views, split=source)}
+        self.momentum, self.temperature = momentum, temperature
+        self.key_groups = key_groups
+        self.network.head.requires_grad_(False)
+        num_features = network.backbone.num_features
+        self.projection = nn.Sequential(
+            nn.Linear(num_features, num_features),
+            nn.ReLU(inplace=True),
+            nn.Linear(num_features, embedding_dim),
+        )
+        self.key_encoder = copy.deepcopy(Encoder(network.backbone, self.projection))
+        self.key_encoder.requires_grad_(False)
+        queue = F.normalize(torch.randn(embedding_dim, queue_size), dim=0)
+        self.register_buffer("queue", queue)
+        self.register_buffer("pointer", torch.zeros((), dtype=torch.int64))
+        self._keys = torch.zeros(0, embedding_dim)  # of the step at hand
+
+    def begin(self, run: Run) -> None:
+        """Let the keys start from the network as this stage finds it."""
+        self.key_encoder.load_state_dict(self._query_encoder().state_dict())
+
+    def loss(self, batches: dict[str, Batch], progress: Progress) -> dict[str, Tensor]:
+        """Return the cross-entropy of each query's own key among all keys."""
+        queries, keys = batches["train"].images
+        self._check_batch(len(queries))
+        query = self._query_encoder()(queries)
+        key = self._keys = self._encode_keys(keys, progress.generator)
+        logits = moco_logits(query, key, self.queue, self.temperature)
+        return {"moco": F.cross_entropy(logits, torch.zeros_like(batches["train"].labels))}
+
+    def _query_encoder(self) -> Encoder:
+        return Encoder(self.network.backbone, self.projection)
+
+    def _check_batch(self, images: int) -> None:
+        batch, size = images * _processes(), self.queue.shape[1]
+        if size % batch:
+            raise LongTailedError(
+                f"a queue of {size} keys cannot be filled with batches of {batch}; set queue_size "
+                f"to a multiple of {batch}."
+            )
+
+    @torch.no_grad()
+    def _encode_keys(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Return the keys [N, d]; batch-norm sees the images in random groups."""
+        order = torch.rand(len(images), generator=generator, device=generator.device).argsort()
+        groups = max(1, min(self.key_groups, len(images) // 2))  # of at least two images
+        keys = [self.key_encoder(part) for part in images[order].tensor_split(groups)]
+        return torch.cat(keys)[order.argsort()]
+
+    def after_step(self, progress: Progress) -> None:
+        """Put the keys into the queue in place of the oldest; let the key encoder follow."""
+        keys = _gathered(self._keys)
+        places = torch.arange(len(keys), device=keys.device) + self.pointer
+        self.queue.index_copy_(1, places % self.queue.shape[1], keys.T)
+        self.pointer.copy_((self.pointer + len(keys)) % self.queue.shape[1])
+        self.follow()
+
+    @torch.no_grad()
+    def follow(self) -> None:
+        """Move the key encoder's parameters towards the query encoder's."""
+        own: list[Tensor] = list(self.key_encoder.parameters())
+        torch._foreach_lerp_(own, list(self._query_encoder().parameters()), 1 - self.momentum)
+
+
+def _processes() -> int:
+    distributed = torch.distributed
+    together = distributed.is_available() and distributed.is_initialized()
+    return distributed.get_world_size() if together else 1
+
+
+def _gathered(keys: Tensor) -> Tensor:
+    """Return the keys of all processes, the first one's first."""
+    if _processes() == 1:
+        return keys
+    gathered = keys.new_empty(_processes() * len(keys), keys.shape[1])
+    torch.distributed.all_gather_into_tensor(gathered, keys.contiguous())
+    return gathered

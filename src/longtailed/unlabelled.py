@@ -1,0 +1,40 @@
+"""Images without labels, for self-supervised stages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from longtailed.data import ImageSet, available_splits, make_long_tailed
+from longtailed.errors import LongTailedError
+from longtailed.recipes.recipe import Data
+
+REST = "rest"
+
+
+def load_unlabelled(
+    data: Data, whole: ImageSet, train: ImageSet, load: Callable[[Data, str], ImageSet]
+) -> ImageSet:
+    """Return the images that `data.unlabelled` names, long-tailed by `data.unlabelled_imbalance`.
+
+    `train` is what is left of `whole` after subsampling; `load(data, split)` opens a source. The
+    labels that the images happen to have choose them and are not used otherwise.
+
+    Raises `LongTailedError` if no image remains.
+    """
+    if data.unlabelled == REST:
+        kept = np.isin(whole.indices, train.indices)
+        images = whole.subset(np.flatnonzero(~kept))
+        advice = "subsample more (imbalance, max_count), or name a source"
+    else:
+        source = Data(source=str(data.unlabelled), on_bad_image=data.on_bad_image)
+        existing = available_splits(source.source)
+        images = load(source, "unlabelled" if "unlabelled" in existing else "train")
+        advice = "name a source that has images"
+    if len(images) == 0:
+        raise LongTailedError(f"there are no unlabelled images in {data.unlabelled!r}; {advice}.")
+    if data.unlabelled_imbalance is None:
+        return images
+    seed = data.subset_seed
+    return make_long_tailed(images, data.unlabelled_imbalance, profile=data.profile, seed=seed)
