@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 from typing import Any
 
 import pytest
@@ -240,53 +239,6 @@ def test_without_tail_samples_the_step_is_the_plain_one() -> None:
         assert m.network.head.weight.grad is not None
     pairs = zip(method.network.parameters(), plain.network.parameters(), strict=True)
     assert all(torch.equal(ours.grad, theirs.grad) for ours, theirs in pairs)
-
-
-@pytest.mark.parametrize("padded", [True, False])
-def test_metrics_are_rates_over_the_epoch(padded: bool) -> None:
-    method = small(padded=padded)
-    seen: list[tuple[Tensor, Tensor]] = []
-    method.network.head.register_forward_hook(lambda _m, _i, out: seen.append(out.argmax(1)))
-    epoch: Any = [(0, 1, 0, 0, 1, 2), (0, 0, 3, 0, 0, 3), (0, 2, 2, 0, 0, 3)]
-    for now in (BEFORE, AFTER):
-        images, rows = [], []
-        for labels in epoch:
-            seen.clear()
-            method(images_and_labels(labels), progress(now))
-            enlarged = list(labels)
-            if now == AFTER:  # pairs of the p-th head and tail sample, each repeated in turn
-                tails = [label for label in labels if label]
-                heads = len(labels) - len(tails)
-                fewer, more = min(heads, len(tails)), max(heads, len(tails))
-                enlarged += [tails[p % len(tails)] for p in range(more // fewer * fewer)]
-            right = [bool(a == b) for a, b in zip(seen[0].tolist(), enlarged, strict=False)]
-            images += right[: len(labels)]
-            rows += right
-        method.end_epoch(None, progress(now))
-        found = {name: value.item() for name, value in method.metrics().items()}
-        assert found == pytest.approx(
-            {
-                "same_class_pairs": (2 + 3 + 1) / 9,
-                "train_accuracy": sum(images) / 18,
-                "train_accuracy_enlarged": sum(rows) / len(rows),
-            }
-        )
-        assert len(rows) > 18 if now == AFTER else len(rows) == 18
-        assert not method.tallies.any()
-
-
-def test_metrics_stand_in_the_journal(splits, fabric, tmp_path) -> None:
-    options = FitOptions(epochs=2, batch_size=12, optimizer=Optimizer(lr=0.05))
-    job = Job(fabric, splits, options, directory=tmp_path, show_progress=False)
-    fit(small(generate_start=1), job)
-    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
-    for line in lines:
-        metrics = json.loads(line)["metrics"]
-        assert list(metrics) == ["same_class_pairs", "train_accuracy", "train_accuracy_enlarged"]
-        assert all(0 < value < 1 for value in metrics.values())
-    first, second = (json.loads(line)["metrics"] for line in lines)
-    assert first["train_accuracy"] == first["train_accuracy_enlarged"]
-    assert second["train_accuracy"] != second["train_accuracy_enlarged"]
 
 
 def test_the_run_decides_the_initial_weights(splits, fabric) -> None:
