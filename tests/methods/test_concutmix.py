@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -170,6 +171,37 @@ def test_labels_of_images_without_a_box_stay_hard(small_network):
     for whole_batch, same in ((torch.tensor(1.0), True), (torch.tensor(0.5), False)):
         targets = method.semantic_targets(area, whole_batch, embeddings, prototypes)
         assert torch.equal(targets, area) == same
+
+
+def test_targets_are_negative_only_without_the_clamp(small_network):
+    """omega 2 over the largest log count: the weight of two large classes is above 1."""
+    area = torch.tensor([[0.75, 0.25, 0.0, 0.0]])
+    prototypes = torch.randn(4, 128, generator=torch.Generator().manual_seed(0))
+    lam, looks = torch.tensor(0.75), prototypes[3:]  # like the rarest class alone
+    targets = {
+        clamp: built(
+            small_network, omega=2.0, normalizer="max", top_k=1, clamp=clamp
+        ).semantic_targets(area, lam, looks, prototypes)
+        for clamp in (True, False)
+    }
+    weight = 2 * math.log(0.75 * 24 + 0.25 * 12) / math.log(24)
+    torch.testing.assert_close(targets[True], torch.tensor([[0.0, 0.0, 0.0, 1.0]]))
+    expected = (1 - weight) * area[0] + weight * torch.eye(4)[3]
+    torch.testing.assert_close(targets[False][0], expected)
+    assert targets[False].min() < 0
+
+
+def test_normalized_distances_compare_directions(small_network):
+    area = torch.tensor([[0.5, 0.5, 0.0, 0.0]])
+    prototypes = torch.eye(4, 128) * torch.tensor([1.0, 1.0, 1.0, 50.0])[:, None]
+    feature = torch.zeros(1, 128)
+    feature[0, 2], feature[0, 3] = 1.0, 2.0  # points to the fourth, lies near the third
+    for normalized, nearest in ((False, 2), (True, 3)):
+        method = built(
+            small_network, omega=1.0, normalizer="max", top_k=1, normalized_distances=normalized
+        )
+        targets = method.semantic_targets(area, torch.tensor(0.5), feature, prototypes)
+        assert targets[0].nonzero().flatten().tolist() == [0, 1, nearest]
 
 
 @pytest.mark.parametrize("per_sample", [False, True])

@@ -40,7 +40,8 @@ class BalancedContrastive(Method):
     batch statistics are over all three views of the process's batch.
 
     Per process: with several of them each contrasts its own images alone (with all prototypes), and
-    the classes' sizes in the loss are those of its own batch; the authors' code gathers all.
+    the classes' sizes in the loss are those of its own batch; the authors' code (DataParallel)
+    gathers the embeddings.
 
     Args:
         network: the network to train, with a linear or a cosine head.
