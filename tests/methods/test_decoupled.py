@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -192,6 +193,35 @@ def test_cached_features_give_the_steps_of_unaugmented_images(small_network, spl
     assert "cached" not in states[0]
     for key, value in states[0].items():
         torch.testing.assert_close(value, states[1][key], rtol=1e-4, atol=1e-5)
+
+
+def test_images_on_disk_are_decoded_once(small_network, splits, fabric):
+    class Encoded:
+        """Images that count how often they are decoded."""
+
+        decoded = 0
+
+        def __init__(self, pixels):
+            self.pixels = pixels
+
+        def __len__(self):
+            return len(self.pixels)
+
+        def decode(self, row):
+            Encoded.decoded += 1
+            return self.pixels[row]
+
+    states = []
+    for on_disk in (False, True):
+        if on_disk:
+            train = splits.sets["train"]
+            splits.sets["train"] = replace(train, images=Encoded(train.images))
+        method = build_method("crt", small_network(), COUNTS)
+        fit(method, Job(fabric, splits, OPTIONS, show_progress=False))
+        states.append(method.state_dict())
+    assert Encoded.decoded == sum(COUNTS)
+    for key, value in states[0].items():
+        assert torch.equal(value, states[1][key]), key
 
 
 def test_a_new_head_is_drawn_for_retraining(small_network, splits, fabric):

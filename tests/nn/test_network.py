@@ -145,3 +145,14 @@ def test_impossible_requests_are_refused() -> None:
         build_network("resnet8", 3, head_options={"scale": 30})
     with pytest.raises(LongTailedError, match=r"head takes 3 features.*gives 64"):
         Network(build_network("resnet8", 3).backbone, LinearHead(3, 3))
+
+
+def test_a_head_is_replaced_only_by_one_of_another_kind():
+    network = build_network("resnet8", 4, width=0.5)
+    head = network.head
+    network.use_head("linear")
+    assert network.head is head
+    network.use_head("cosine")
+    assert type(network.head) is HEADS["cosine"]
+    assert network.head.weight.shape == head.weight.shape
+    assert network(torch.zeros(2, 3, 16, 16)).shape == (2, 4)
