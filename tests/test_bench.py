@@ -42,6 +42,12 @@ def test_variants_are_compared_with_a_bare_loop(recorded_graphs):
     assert result["versions"]["torch"] == torch.__version__
 
 
+def test_random_images_serve_methods_with_a_meta_set():
+    small = {"network": "resnet8", "overrides": ["batch_size=4", "start=0"]}
+    result = bench(method="metasaug", **small, variants=["eager"], rounds=1)
+    assert result["variants"]["eager"]["operations_per_step"] > 300
+
+
 def test_floor_is_the_slower_of_arithmetic_and_traffic():
     network = nn.Sequential(nn.Conv2d(3, 4, 1, bias=False), nn.Flatten(), nn.Linear(16, 2))
     work = least_work(network, torch.zeros(5, 3, 2, 2), torch.zeros(5).long(), torch.float32)

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from longtailed.methods import Method, Progress
 
 Function = Callable[[tuple[Tensor, ...]], object]
-Generators = Sequence[torch.Generator]
 Shapes = list[tuple[torch.Size, torch.dtype]]
 Capture = Literal["auto", "always", "never"]
 WARM_UP = 3  # eager calls before a capture: libraries choose kernels and allocate on first use
