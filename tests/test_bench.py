@@ -86,3 +86,9 @@ def test_a_variant_that_cannot_run_is_one_sentence():
         bench(**SMALL, variants=["captured"], rounds=1)
     with pytest.raises(LongTailedError, match="unknown variant 'fast'"):
         bench(**SMALL, variants=["fast"], rounds=1)
+
+
+@pytest.mark.parametrize("method", ["crt", "ncm"])
+def test_a_method_without_steps_on_images_is_one_sentence(method):
+    with pytest.raises(LongTailedError, match=f"{method} takes no steps on images"):
+        bench(**SMALL, method=method, rounds=1)

@@ -124,6 +124,12 @@ class _Measured:
         self.peak_memory: dict[str, int] = {}
         self.operations: dict[str, int] = {}
         self.launches: dict[str, float] = {}
+        method = self._method()
+        if not method.trains or not method.streams["train"].views:
+            raise LongTailedError(
+                f"{recipe.stages[0].method} takes no steps on images (it works on features that "
+                "are computed once), so bench cannot measure it."
+            )
         names = list(variants) or self._possible()
         for name in names:
             if name not in VARIANTS:
