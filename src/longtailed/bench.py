@@ -20,7 +20,7 @@ from longtailed.compiling import compiled_stages
 from longtailed.data import ImageSet, Splits, long_tail_counts
 from longtailed.engine import make_fabric
 from longtailed.errors import LongTailedError, unknown_name
-from longtailed.floor import Work, large_copy, least_work, matrix_product
+from longtailed.floor import large_copy, least_work, matrix_product
 from longtailed.job import Job
 from longtailed.methods import Method, build_method
 from longtailed.prepare import default_views, prepare
@@ -233,7 +233,7 @@ class _Measured:
             "rounds": rounds,
             "steps_per_round": self.block,
             "ms_per_step_of": data,
-            "floor": _describe_floor(floor, work, *speeds),
+            "floor": work.describe(*speeds),
             "variants": rows,
         }
 
@@ -299,15 +299,3 @@ def _forever(steps: Steps) -> Iterator[int]:
         steps.enter(epoch)
         yield from steps.run()
         steps.sums.reset()
-
-
-def _describe_floor(
-    floor: float, work: Work, operations_per_second: float, bytes_per_second: float
-) -> dict[str, float]:
-    return {
-        "ms_per_step": round(1e3 * floor, 4),
-        "gflop_per_step": round(work.operations / 1e9, 3),
-        "least_traffic_mb_per_step": round(work.traffic / 1e6, 3),
-        "measured_tflop_per_second": round(operations_per_second / 1e12, 4),
-        "measured_gb_per_second": round(bytes_per_second / 1e9, 2),
-    }

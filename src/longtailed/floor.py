@@ -28,6 +28,17 @@ class Work:
         """Return the floor of one step: the slower of arithmetic and traffic."""
         return max(self.operations / operations_per_second, self.traffic / bytes_per_second)
 
+    def describe(self, operations_per_second: float, bytes_per_second: float) -> dict[str, float]:
+        """Return the floor and what it follows from, rounded for a results file."""
+        floor = self.seconds(operations_per_second, bytes_per_second)
+        return {
+            "ms_per_step": round(1e3 * floor, 4),
+            "gflop_per_step": round(self.operations / 1e9, 3),
+            "least_traffic_mb_per_step": round(self.traffic / 1e6, 3),
+            "measured_tflop_per_second": round(operations_per_second / 1e12, 4),
+            "measured_gb_per_second": round(bytes_per_second / 1e9, 2),
+        }
+
 
 def least_work(network: nn.Module, images: Tensor, labels: Tensor, dtype: torch.dtype) -> Work:
     """Return what a plain step needs: `images` [N, 3, H, W] in `dtype` through it and back."""
