@@ -29,10 +29,11 @@ class ConCutMix(BalancedContrastive):
     `semantic_start` on a part of it follows which prototypes the mixed image is nearest to (see
     `losses.semantic_mix_labels`). The contrasted views are never mixed.
 
-    As published one decision, box and area serve the batch (per process: with several each draws
-    its own, and contrasts only its own images), and distances are between embeddings
-    that are not normalised. `foreground="instance"` draws the mixed-in images uniformly, "reversed"
-    prefers rare classes. The other options are those of `BalancedContrastive`.
+    As published one decision, box and area serve the batch, and distances are between embeddings
+    that are not normalised. (Each of several processes draws decision, box and area for its own
+    part of the batch; the authors draw them once.) `foreground="instance"` draws the mixed-in
+    images uniformly, "reversed" prefers rare classes. The other options are those of
+    `BalancedContrastive`.
 
     Departures from the authors' code: the weight of the semantic part is kept in 0..1 unless
     `clamp` is off; where the box is empty the label stays as it is. Whether to mix is drawn before
