@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -54,6 +55,34 @@ def make_splits(counts: list[int], side: int = 16, **changes: object) -> Splits:
         "std": (0.25, 0.25, 0.25),
     }
     return Splits(**{**settings, **changes})  # type: ignore[arg-type]
+
+
+class CountedImages:
+    """Images that pretend to be encoded; `decoded` lists the rows that were asked for."""
+
+    def __init__(self, pixels: torch.Tensor) -> None:
+        self.pixels, self.decoded = pixels, []
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def decode(self, row: int) -> torch.Tensor:
+        self.decoded.append(row)
+        return self.pixels[row]
+
+    def identity(self, row: int) -> bytes:
+        return self.pixels[row].numpy().tobytes()
+
+    def describe(self, row: int) -> str:
+        return f"image {row}"
+
+
+@pytest.fixture
+def counted() -> Callable[[ImageSet], ImageSet]:
+    def count(imageset: ImageSet) -> ImageSet:
+        return dataclasses.replace(imageset, images=CountedImages(imageset.images))
+
+    return count
 
 
 @pytest.fixture(scope="session")

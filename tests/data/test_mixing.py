@@ -138,6 +138,26 @@ def test_probability_leaves_images_and_labels_alone(mix):
     assert result.lam == 1
 
 
+@pytest.mark.parametrize("mix", [mixup, cutmix])
+def test_only_used_partners_are_mixed_in(mix):
+    images, labels = batch(40)
+    used = torch.arange(40) % 3 == 0
+    partners = torch.where(used[:, None, None, None], -1.0, 1e9).expand_as(images).double(), labels
+    mixed, result = mix(
+        images, labels, 1.0, seeded(), partners=partners, per_sample=True, used=used
+    )
+    _, always = mix(images, labels, 1.0, seeded(), partners=partners, per_sample=True)
+    chosen = used[result.labels_b]
+    assert torch.equal(result.labels_b, always.labels_b)  # the other draws are as they were
+    assert torch.equal(result.lam, torch.where(chosen, always.lam, 1.0))
+    assert torch.equal(mixed[~chosen], images[~chosen])
+    for decision in (True, False):
+        used = torch.full((40,), decision)
+        mixed, result = mix(images, labels, 1.0, seeded(), partners=partners, used=used)
+        assert torch.equal(mixed, images) != decision
+        assert (result.lam < 1) == decision
+
+
 @BOTH
 @pytest.mark.parametrize("mix", [mixup, cutmix])
 def test_mixing_is_deterministic_and_keeps_the_layout(mix, per_sample):
@@ -171,7 +191,8 @@ def test_mixing_never_reads_a_value_back(mix, per_sample):
     """Fake tensors have no values: reading one, or a shape that depends on one, fails."""
     with FakeTensorMode():
         images, labels = torch.empty(6, 3, 8, 8), torch.empty(6, dtype=torch.int64)
-        mixed, result = mix(images, labels, 0.2, seeded(), per_sample=per_sample, p=0.5)
+        used = torch.empty(6, dtype=torch.bool)
+        mixed, result = mix(images, labels, 0.2, seeded(), per_sample=per_sample, p=0.5, used=used)
         assert mixed.shape == (6, 3, 8, 8)
         assert soft_targets(*result, num_classes=5).shape == (6, 5)
 

@@ -150,3 +150,94 @@ def test_images_of_different_sizes_need_a_view_that_crops(tmp_path):
     )
     with pytest.raises(LongTailedError, match="different sizes"):
         collect(feed)
+
+
+SHARES = pytest.mark.parametrize("share_of", ["batches", "images"])
+
+
+def shared(share: float = 0.5, share_of: str = "batches") -> Stream:
+    return Stream(views=("plain", "plain"), share=share, share_of=share_of)
+
+
+def feed_of(imageset: ImageSet, stream: Stream, workers: int = 0):
+    return splits_from(imageset, workers).open("train", stream, 5, seed=1)
+
+
+@SHARES
+def test_only_the_used_images_are_decoded(imageset_of, counted, share_of):
+    imageset = counted(imageset_of([20, 10]))
+    feed = feed_of(imageset, shared(share_of=share_of))
+    whole = list(feed_of(imageset_of([20, 10]), shared(1.0)).epoch(2, 10))
+    batches = list(feed.epoch(2, 10))
+    used = torch.cat([batch.used for batch in batches])
+    assert 0 < used.sum() < len(used) == 30
+    rows = torch.cat([batch.index for batch in batches])[used].tolist()
+    # Once more, the first image: for the size of batches of which nothing is decoded.
+    examples = sum(not batch.used.any() for batch in batches) > 0
+    assert sorted(imageset.images.decoded) == sorted(rows + [0] * examples)
+    for batch, other in zip(batches, whole, strict=True):
+        assert other.used is None
+        assert torch.equal(batch.index, other.index)
+        assert torch.equal(batch.labels, other.labels)
+        for view, expected in zip(batch.images, other.images, strict=True):
+            assert view.shape == expected.shape
+            assert torch.equal(view[batch.used], expected[batch.used])
+            assert bool((view[~batch.used] == -2).all())  # black
+
+
+@SHARES
+@pytest.mark.parametrize("workers", [0, 1])
+def test_memory_and_files_use_the_same_images(imageset_of, counted, share_of, workers):
+    imageset, stream = imageset_of([20, 10]), shared(share_of=share_of)
+    feeds = feed_of(imageset, stream), feed_of(counted(imageset), stream, workers)
+    seen = set()
+    for one, other in zip(*(feed.epoch(1, 10) for feed in feeds), strict=True):
+        seen.add(int(one.used.sum()))
+        assert torch.equal(one.used, other.used)
+        assert torch.equal(one.images[0][one.used], other.images[0][one.used])
+    assert seen == {0, 5} if share_of == "batches" else len(seen) > 2
+
+
+@SHARES
+def test_a_share_is_the_same_after_a_resume(imageset_of, counted, share_of):
+    imageset, stream = counted(imageset_of([20, 10])), shared(share_of=share_of)
+    whole = list(feed_of(imageset, stream).epoch(1, 10))
+    for first in range(1, 6):
+        rest = feed_of(imageset, stream).epoch(1, 10, first)
+        for one, other in zip(whole[first:], rest, strict=True):
+            assert torch.equal(one.used, other.used)
+            assert torch.equal(one.images[0], other.images[0])
+
+
+@SHARES
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.5])
+def test_the_share_is_a_probability(imageset_of, share, share_of):
+    stream = Stream(views=(), share=share, share_of=share_of)
+    feed = splits_from(imageset_of([300, 100])).open("train", stream, 2, seed=1)
+    used = torch.stack([batch.used for epoch in range(5) for batch in feed.epoch(epoch, 10)])
+    draws = used if share_of == "images" else used[:, :1]
+    assert (
+        abs(draws.float().mean() - share)
+        < 3.5 * (share * (1 - share) / draws.numel()) ** 0.5 + 1e-6
+    )
+    if share_of == "batches":
+        assert torch.equal(used[:, 0], used[:, 1])
+    elif share:
+        assert not torch.equal(used[:, 0], used[:, 1])
+
+
+def test_processes_and_streams_draw_their_share_independently(imageset_of):
+    splits, stream = splits_from(imageset_of([300, 100])), Stream(views=(), share=0.5)
+    feeds = [
+        splits.open(name, stream, 10, seed=1, rank=rank, world_size=2)
+        for name, rank in (("a", 0), ("a", 1), ("b", 0))
+    ]
+    drawn = [tuple(bool(b.used[0]) for b in feed.epoch(0, 10)) for feed in feeds]
+    assert len(set(drawn)) == 3
+
+
+def test_an_unreadable_image_is_named_though_others_are_not_used(on_disk, tmp_path):
+    for path in tmp_path.glob("*.png"):
+        path.write_bytes(b"no image")
+    with pytest.raises(LongTailedError, match=r"\.png' cannot be decoded"):
+        collect(feed_of(on_disk, shared(share_of="images")))

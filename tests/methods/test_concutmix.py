@@ -206,11 +206,12 @@ def test_normalized_distances_compare_directions(small_network):
 
 @pytest.mark.parametrize("per_sample", [False, True])
 def test_only_the_classified_view_is_mixed_with_the_foreground(small_network, per_sample):
-    method = built(small_network, per_sample=per_sample, mix_probability=0.8)
+    method = built(small_network, per_sample=per_sample)
     labels = torch.arange(12) % 4
     views = tuple(torch.zeros(12, 3, 16, 16) for _ in range(3))
     foreground = torch.arange(12.0)[:, None, None, None].expand(12, 3, 16, 16)
-    batch, other = Batch(views, labels, labels), Batch((foreground,), labels.flip(0), labels)
+    used = torch.arange(12) % 4 != 1 if per_sample else torch.ones(12, dtype=torch.bool)
+    batch, other = Batch(views, labels, labels), Batch((foreground,), labels.flip(0), labels, used)
     generator = torch.Generator().manual_seed(2)
     images, mixed = method.mix(batch, other, generator)
     assert mixed.lam.shape == ((12,) if per_sample else ())
@@ -220,6 +221,7 @@ def test_only_the_classified_view_is_mixed_with_the_foreground(small_network, pe
     ):
         partner = image.max().long()
         if partner > 0:  # image 0 of the foreground is black
+            assert used[partner]
             assert share == pytest.approx(lam.item())
             assert label == labels.flip(0)[partner]
     assert all(bool((view == 0).all()) for view in views)

@@ -112,7 +112,8 @@ def test_boxes_are_drawn_as_published(small_network, monkeypatch):
     images, labels = torch.zeros(2, 3, 8, 8), torch.arange(2)
     batch = Batch((images,), labels, labels)
     method.mix(batch, batch, torch.Generator())
-    assert (drawn[0]["alpha"], drawn[0]["p"], drawn[0]["per_sample"]) == (1.0, 0.5, False)
+    assert (drawn[0]["alpha"], drawn[0]["per_sample"]) == (1.0, False)
+    assert (method.streams["mix"].share, method.streams["mix"].share_of) == (0.5, "batches")
     assert drawn[0]["partners"][0] is images
 
 

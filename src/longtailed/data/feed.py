@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import repeat
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
-from longtailed.data.imageset import ImageSet, IntArray
+from longtailed.data.imageset import IntArray
+from longtailed.data.loader import BoolArray, ViewLoader
 from longtailed.data.samplers import Sampler, make_sampler
 from longtailed.data.streams import Batch, Stream, step_seed
 from longtailed.data.views import View
@@ -24,7 +26,8 @@ if TYPE_CHECKING:
 class Draw(NamedTuple):
     """What one batch is prepared from: `tensors` on the device, and the seed of its augmentation.
 
-    The tensors are positions [N] and, of images that are files, the decoded views, uint8.
+    The tensors are positions [N]; which of them are used, bool [N], if the stream asks for a share;
+    and, of images that are files, the decoded views, uint8.
     """
 
     tensors: tuple[Tensor, ...]
@@ -65,8 +68,7 @@ class Feed:
         self.steps = share // self.batch_size
         self.generator = torch.Generator(splits.device)
         self._labels = torch.from_numpy(self.imageset.labels).to(splits.device)
-        self._loader: DataLoader[tuple[Tensor, ...] | LongTailedError] | None = None
-        self._plan = _Plan()
+        self._loader: ViewLoader | None = None
         self._samplers: dict[str, Sampler] = {}
 
     @property
@@ -76,8 +78,13 @@ class Feed:
 
     @property
     def tensors_per_draw(self) -> int:
-        """The number of tensors of a draw: positions, and views if images are files."""
-        return 1 if self.resident else 1 + len(self.views)
+        """The number of tensors of a draw (see `Draw`)."""
+        return 1 + self.shared + (0 if self.resident else len(self.views))
+
+    @property
+    def shared(self) -> bool:
+        """Whether only a share of the images is used."""
+        return self.stream.share < 1
 
     def order(self, epoch: int, epochs: int) -> IntArray:
         """Return this process's positions of an epoch, int64 [steps, batch_size]."""
@@ -132,9 +139,14 @@ class Feed:
         """Yield one draw per row of positions in `plan`."""
         if not plan:
             return
-        source = self._resident(plan) if self.resident else self._decoded(plan, epoch)
-        for step, tensors in enumerate(source, start=first_step):
-            yield Draw(tensors, step_seed(self.seed, self.name, "augment", epoch, step, self.rank))
+        used = [self._used(len(row), epoch, step) for step, row in enumerate(plan, first_step)]
+        nothing: Iterable[tuple[Tensor, ...]] = repeat(())
+        views = nothing if self.resident else self._decoded(plan, used, epoch)
+        masks = self._copied(used) if self.shared else nothing
+        parts = zip(views, masks, self._copied(plan), strict=False)
+        for step, (images, mask, index) in enumerate(parts, start=first_step):
+            seed = step_seed(self.seed, self.name, "augment", epoch, step, self.rank)
+            yield Draw((*index, *mask, *images), seed)
 
     def prepare(self, tensors: tuple[Tensor, ...]) -> Batch:
         """Return the batch of a draw's tensors, augmented with `self.generator` as it stands.
@@ -142,98 +154,43 @@ class Feed:
         Everything here happens on the device and reads nothing back.
         """
         index, *images = tensors
+        used = images.pop(0) if self.shared else None
         if not self.views:
-            return Batch((), self._labels[index], index)
+            return Batch((), self._labels[index], index, used)
         if self.imageset.in_memory:
             pixels, views = self.splits.pixels(self.stream.split), self.views
             images = [pixels[index]] * len(views)
         else:
             views = [View(view.batch_ops) for view in self.views]
         prepared = self.splits.prepare(images, views, self.generator)
-        return Batch(prepared, self._labels[index], index)
+        return Batch(prepared, self._labels[index], index, used)
 
     def _rows(self, epoch: int, epochs: int, first_step: int) -> list[IntArray]:
         return list(self.order(epoch, epochs))[first_step:]
 
-    def _resident(self, plan: list[IntArray]) -> Iterator[tuple[Tensor, ...]]:
-        device, positions = self.splits.device, torch.from_numpy(np.concatenate(plan))
-        if device.type == "cuda":
-            positions = positions.pin_memory()  # else the copy would wait for the device
-        whole = positions.to(device, non_blocking=True)  # one copy an epoch
-        for index in torch.split(whole, [len(row) for row in plan]):
-            yield (index,)
+    def _used(self, images: int, epoch: int, step: int) -> BoolArray:
+        """Draw which images of a step are used, bool [N]; on the host, before any is decoded."""
+        if not self.shared:
+            return np.ones(images, dtype=np.bool_)
+        bits = np.random.MT19937(step_seed(self.seed, self.name, "use", epoch, step, self.rank))
+        draws = images if self.stream.share_of == "images" else 1
+        drawn = np.random.RandomState(bits).random_sample(draws) < self.stream.share
+        return np.broadcast_to(drawn, images)
 
-    def _decoded(self, plan: list[IntArray], epoch: int) -> Iterator[tuple[Tensor, ...]]:
+    def _copied(self, rows: Sequence[npt.NDArray[Any]]) -> Iterator[tuple[Tensor, ...]]:
+        device, values = self.splits.device, torch.from_numpy(np.concatenate(rows))
+        if device.type == "cuda":
+            values = values.pin_memory()  # else the copy would wait for the device
+        whole = values.to(device, non_blocking=True)  # one copy an epoch
+        for row in torch.split(whole, [len(row) for row in rows]):
+            yield (row,)
+
+    def _decoded(
+        self, plan: list[IntArray], used: list[BoolArray], epoch: int
+    ) -> Iterator[tuple[Tensor, ...]]:
         if self._loader is None:
-            dataset = _DecodingDataset(self.imageset, self.views)
-            self._loader = DataLoader(
-                dataset,
-                batch_sampler=self._plan,
-                collate_fn=_stack,
-                num_workers=self.splits.workers,
-                persistent_workers=self.splits.workers > 0,
-                pin_memory=self.splits.device.type == "cuda",
+            self._loader = ViewLoader(
+                self.imageset, self.views, self.splits.workers, self.splits.device
             )
         seed = step_seed(self.seed, self.name, "decode", epoch, self.rank)
-        self._plan.batches = [[(int(p), seed) for p in positions] for positions in plan]
-        device = self.splits.device
-        for loaded in self._loader:
-            if isinstance(loaded, LongTailedError):
-                raise loaded
-            yield tuple(tensor.to(device, non_blocking=True) for tensor in loaded)
-
-
-class _Plan:
-    """A batch sampler whose batches are set anew each epoch, so that workers live on."""
-
-    def __init__(self) -> None:
-        self.batches: list[list[tuple[int, int]]] = []
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        return iter(self.batches)
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-
-def _stack(
-    items: list[tuple[Tensor, ...] | LongTailedError],
-) -> tuple[Tensor, ...] | LongTailedError:
-    """Return the batch of the items' tensors, or what was wrong with one."""
-    columns: list[tuple[Tensor, ...]] = []
-    for item in items:
-        if isinstance(item, LongTailedError):
-            return item
-        columns.append(item)
-    try:
-        return tuple(torch.stack(column) for column in zip(*columns, strict=True))
-    except RuntimeError:
-        return LongTailedError(
-            "the images have different sizes; each view must begin with an operation that gives "
-            "them one, such as resized_crop(224) or resize(256), center_crop(224)."
-        )
-
-
-class _DecodingDataset(Dataset[tuple[Tensor, ...] | LongTailedError]):
-    """Decodes an image once and applies each view's loading part (crop, resize)."""
-
-    def __init__(self, imageset: ImageSet, views: Sequence[View]) -> None:
-        self.imageset, self.views = imageset, views
-
-    def __len__(self) -> int:
-        return len(self.imageset)
-
-    def __getitem__(self, item: tuple[int, int]) -> tuple[Tensor, ...] | LongTailedError:
-        position, seed = item
-        try:
-            image = self.imageset.decode(position)
-        except LongTailedError as error:
-            return error  # raised in a worker, it would arrive as a traceback in text
-        generator = torch.Generator().manual_seed(step_seed(seed, position))
-        loaded = []
-        for view in self.views:
-            pixels = image
-            for op in view.load_ops:
-                pixels = op.load(pixels, generator)
-            loaded.append(pixels)
-        return (torch.tensor(position), *loaded)
+        yield from self._loader.load(plan, used, seed)

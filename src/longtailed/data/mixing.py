@@ -52,6 +52,7 @@ def mixup(
     partners: tuple[Tensor, Tensor] | None = None,
     per_sample: bool = False,
     p: float = 1.0,
+    used: Tensor | None = None,
 ) -> tuple[Tensor, MixedLabels]:
     """Return lam * images + (1 - lam) * partner images [N, ...] (float), and both labels with lam.
 
@@ -66,6 +67,8 @@ def mixup(
         partners: (images, labels) of another batch to mix with, used in random order too.
         per_sample: one lam per image.
         p: probability that the batch (or image) is mixed at all; else its lam is 1.
+        used: bool [N], a decision made beforehand (`Batch.used`): an image whose partner is not
+            used is not mixed, nor without `per_sample` any image of the batch.
 
     Raises `LongTailedError` unless alpha > 0 and the images are float.
     """
@@ -73,7 +76,9 @@ def mixup(
         raise LongTailedError(
             f"mixup needs float images, not {images.dtype}; normalise them first."
         )
-    lam, others, other_labels = _draw(images, labels, alpha, generator, partners, per_sample, p)
+    lam, others, other_labels = _draw(
+        images, labels, alpha, generator, partners, per_sample, p, used
+    )
     weight = (1 - lam).reshape(-1, 1, 1, 1).to(images.dtype)
     return torch.lerp(images, others, weight), MixedLabels(labels, other_labels, lam)
 
@@ -87,6 +92,7 @@ def cutmix(
     partners: tuple[Tensor, Tensor] | None = None,
     per_sample: bool = False,
     p: float = 1.0,
+    used: Tensor | None = None,
 ) -> tuple[Tensor, MixedLabels]:
     """Return the images with a box pasted from partner images, and both labels with lam.
 
@@ -97,7 +103,9 @@ def cutmix(
     The arguments are those of `mixup`, but images may have any type. Raises `LongTailedError`
     unless alpha > 0.
     """
-    lam, others, other_labels = _draw(images, labels, alpha, generator, partners, per_sample, p)
+    lam, others, other_labels = _draw(
+        images, labels, alpha, generator, partners, per_sample, p, used
+    )
     height, width = images.shape[2:]
     rows = torch.randint(height, lam.shape, generator=generator, device=lam.device)
     columns = torch.randint(width, lam.shape, generator=generator, device=lam.device)
@@ -138,14 +146,18 @@ def _draw(
     partners: tuple[Tensor, Tensor] | None,
     per_sample: bool,
     p: float,
+    used: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The weight lam ([] or [N]) and the partners' images and labels in random order."""
     n = len(images)
     shape = (n,) if per_sample else ()
     lam = sample_beta(alpha, shape, generator)
-    # Where nothing is mixed lam is 1, not another path in the code: shapes and draws stay fixed.
-    lam = torch.where(uniform(0, 1, shape, generator) < p, lam, 1.0)
+    mixed = uniform(0, 1, shape, generator) < p
     order = uniform(0, 1, (n,), generator).argsort()
+    if used is not None:
+        mixed = mixed & (used[order] if per_sample else used.all())
+    # Where nothing is mixed lam is 1, not another path in the code: shapes and draws stay fixed.
+    lam = torch.where(mixed, lam, 1.0)
     other_images, other_labels = partners if partners is not None else (images, labels)
     # Indexing keeps channels_last, which index_select does not.
     return lam, other_images[order], other_labels[order]

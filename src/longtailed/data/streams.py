@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from torch import Tensor
@@ -27,6 +28,8 @@ class Stream:
         batch_size: images a batch; None means the run's batch size.
         sampler_start: until this part of the epochs (an int: until this epoch) the "instance"
             sampler is used in place of `sampler`: deferred re-sampling.
+        share: probability that a batch is used at all, 0..1 (see `Batch.used`).
+        share_of: "images" draws that for each image instead of each batch.
     """
 
     views: tuple[str, ...] = ("standard",)
@@ -34,20 +37,30 @@ class Stream:
     split: str = "train"
     batch_size: int | None = None
     sampler_start: float = 0.0
+    share: float = 1.0
+    share_of: Literal["batches", "images"] = "batches"
 
 
 class Batch:
     """One batch: a normalised float32 image tensor [N, 3, H, W] per view, labels [N], index [N].
 
     `index` holds positions in the split. In an ordered pass the last batch may be smaller.
+    `used`, bool [N], says which images to use, if the stream asks for a share of them (else None,
+    all): files are not decoded for the others, whose pixels may be anything finite.
     (A plain class, because wrappers for precision and processes take tuples and dataclasses
     apart at every step.)
     """
 
-    __slots__ = ("images", "index", "labels")
+    __slots__ = ("images", "index", "labels", "used")
 
-    def __init__(self, images: tuple[Tensor, ...], labels: Tensor, index: Tensor) -> None:
-        self.images, self.labels, self.index = images, labels, index
+    def __init__(
+        self,
+        images: tuple[Tensor, ...],
+        labels: Tensor,
+        index: Tensor,
+        used: Tensor | None = None,
+    ) -> None:
+        self.images, self.labels, self.index, self.used = images, labels, index, used
 
 
 def step_seed(seed: int, *parts: int | str) -> int:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from longtailed.errors import LongTailedError
 from longtailed.losses.covariance import check_kind
+from longtailed.losses.gathering import of_all_processes
 
 
 class ClassStatistics(nn.Module):
@@ -125,14 +126,3 @@ def _places(labels: Tensor, classes: int) -> tuple[Tensor, int]:
     first = labels.new_full((classes,), samples)
     first.scatter_reduce_(0, labels, positions, "amin")
     return first.index_select(0, labels), samples
-
-
-def of_all_processes(tensor: Tensor) -> Tensor:
-    """Return the rows [N, ...] of all processes, in the order of their ranks; N is the same."""
-    distributed = torch.distributed
-    if not (distributed.is_available() and distributed.is_initialized()):
-        return tensor
-    processes = distributed.get_world_size()
-    gathered = tensor.new_empty((processes * len(tensor), *tensor.shape[1:]))
-    distributed.all_gather_into_tensor(gathered, tensor.contiguous())
-    return gathered

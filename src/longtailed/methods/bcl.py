@@ -14,6 +14,7 @@ from longtailed.data.streams import Batch, Stream
 from longtailed.errors import LongTailedError
 from longtailed.losses import balanced_contrastive_loss, logit_adjusted_loss
 from longtailed.losses.contrastive import MIN_TEMPERATURE
+from longtailed.losses.gathering import of_all_processes
 from longtailed.methods.base import Method, Progress, head_kind
 from longtailed.nn import Network, ProjectionHead
 from longtailed.schedules import Position
@@ -39,9 +40,9 @@ class BalancedContrastive(Method):
     each head runs once a step, not twice (only running statistics, which nothing uses, differ);
     batch statistics are over all three views of the process's batch.
 
-    Per process: with several of them each contrasts its own images alone (with all prototypes), and
-    the classes' sizes in the loss are those of its own batch; the authors' code (DataParallel)
-    gathers the embeddings.
+    Several processes contrast the whole batch, as published: each gathers the embeddings of all
+    and computes the same contrastive loss. With `gather=False` each contrasts its own images alone
+    (with all prototypes), and the classes' sizes in the loss are those of its own images.
 
     Args:
         network: the network to train, with a linear or a cosine head.
@@ -55,6 +56,7 @@ class BalancedContrastive(Method):
             for each *feature* from the transposed weights, repeated until there are C of them, so
             that classes k and k + A share one.
         scale: multiplies the logits of a cosine head.
+        gather: contrast the images of all processes.
         views: the classified view and the two contrasted ones.
         sampler, sampler_start: how training images are drawn, and from when on.
     """
@@ -72,6 +74,7 @@ class BalancedContrastive(Method):
         embedding_dim: Size = 128,
         prototype_source: PrototypeSource = "class",
         scale: Positive = 30.0,
+        gather: bool = True,
         views: tuple[str, str, str] = ("strong", "sim", "sim"),
         sampler: str = "instance",
         sampler_start: Position = 0,
@@ -84,6 +87,7 @@ class BalancedContrastive(Method):
         self.tau, self.temperature = tau, temperature
         self.classifier_weight, self.contrastive_weight = classifier_weight, contrastive_weight
         self.scale = scale if head_kind(network) == "cosine" else 1.0
+        self.gather = gather
         self.tiled = prototype_source == "feature_rows_tiled"
         self.projection = ProjectionHead(num_features, hidden_dim, embedding_dim)
         self.prototype_head = ProjectionHead(
@@ -122,11 +126,11 @@ class BalancedContrastive(Method):
         labels: Tensor,
     ) -> dict[str, Tensor]:
         """Return the weighted terms: logits to targets, embeddings [V, N, d] among themselves."""
+        contrasted = F.normalize(embeddings, dim=-1).transpose(0, 1)
+        if self.gather:
+            contrasted, labels = of_all_processes(contrasted), of_all_processes(labels)
         contrastive = balanced_contrastive_loss(
-            F.normalize(embeddings, dim=-1).transpose(0, 1),
-            labels,
-            F.normalize(prototypes, dim=-1),
-            self.temperature,
+            contrasted, labels, F.normalize(prototypes, dim=-1), self.temperature
         )
         adjusted = logit_adjusted_loss(logits, targets, self.class_counts, self.tau)
         return {

@@ -29,15 +29,16 @@ class ConCutMix(BalancedContrastive):
     `semantic_start` on a part of it follows which prototypes the mixed image is nearest to (see
     `losses.semantic_mix_labels`). The contrasted views are never mixed.
 
-    As published one decision, box and area serve the batch (per process: with several each draws
-    its own, and contrasts only its own images), and distances are between embeddings
-    that are not normalised. `foreground="instance"` draws the mixed-in images uniformly, "reversed"
-    prefers rare classes. The other options are those of `BalancedContrastive`.
+    As published one decision, box and area serve the batch, and distances are between embeddings
+    that are not normalised. (Each of several processes draws decision, box and area for its own
+    part of the batch; the authors draw them once.) `foreground="instance"` draws the mixed-in
+    images uniformly, "reversed" prefers rare classes. The other options are those of
+    `BalancedContrastive`.
 
     Departures from the authors' code: the weight of the semantic part is kept in 0..1 unless
-    `clamp` is off; where the box is empty the label stays as it is. A batch of the foreground is
-    prepared at every step, also where the draw says not to mix: so every step does the same work
-    on the same shapes.
+    `clamp` is off; where the box is empty the label stays as it is. Whether to mix is drawn before
+    the images are read, so that files are decoded only where they are mixed in (the authors read
+    them for every batch); the device does the same work at every step.
 
     Args:
         network: the network to train.
@@ -77,7 +78,13 @@ class ConCutMix(BalancedContrastive):
         self.mix_probability, self.per_sample = mix_probability, per_sample
         if mix_probability > 0:
             first = self.streams["train"].views[0]
-            self.streams = {**self.streams, "mix": Stream((first,), sampler=foreground)}
+            mix = Stream(
+                (first,),
+                sampler=foreground,
+                share=mix_probability,
+                share_of="images" if per_sample else "batches",
+            )
+            self.streams = {**self.streams, "mix": mix}
         self.semantic_start = semantic_start
         self.omega = 0.2 * self.num_classes / 255 if omega is None else omega
         self.top_k = max(1, min(30, round(0.3 * self.num_classes))) if top_k is None else top_k
@@ -108,7 +115,7 @@ class ConCutMix(BalancedContrastive):
             generator=generator,
             partners=(foreground.images[0], foreground.labels),
             per_sample=self.per_sample,
-            p=self.mix_probability,
+            used=foreground.used,
         )
 
     def semantic_targets(

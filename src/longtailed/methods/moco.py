@@ -13,6 +13,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from longtailed.data.streams import Batch, Stream
 from longtailed.errors import LongTailedError
+from longtailed.losses.gathering import of_all_processes
 from longtailed.methods.base import Method, Progress, Run
 from longtailed.methods.rotation import Source
 from longtailed.nn import Network
@@ -147,7 +148,7 @@ class MoCo(Method):
 
     def after_step(self, progress: Progress) -> None:
         """Put the keys into the queue in place of the oldest; let the key encoder follow."""
-        keys = _gathered(self._keys)
+        keys = of_all_processes(self._keys)
         places = torch.arange(len(keys), device=keys.device) + self.pointer
         self.queue.index_copy_(1, places % self.queue.shape[1], keys.T)
         self.pointer.copy_((self.pointer + len(keys)) % self.queue.shape[1])
@@ -164,12 +165,3 @@ def _processes() -> int:
     distributed = torch.distributed
     together = distributed.is_available() and distributed.is_initialized()
     return distributed.get_world_size() if together else 1
-
-
-def _gathered(keys: Tensor) -> Tensor:
-    """Return the keys of all processes, the first one's first."""
-    if _processes() == 1:
-        return keys
-    gathered = keys.new_empty(_processes() * len(keys), keys.shape[1])
-    torch.distributed.all_gather_into_tensor(gathered, keys.contiguous())
-    return gathered

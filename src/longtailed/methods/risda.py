@@ -13,8 +13,8 @@ from torch.nn.functional import cross_entropy
 from longtailed.data.streams import Batch
 from longtailed.errors import LongTailedError
 from longtailed.losses import reason_covariance, risda_logits
-from longtailed.losses.class_statistics import of_all_processes
 from longtailed.losses.covariance import without_autocast
+from longtailed.losses.gathering import of_all_processes
 from longtailed.methods.base import Progress, Run
 from longtailed.methods.erm import Weighting
 from longtailed.methods.isda import ISDA, Covariance, Strength
