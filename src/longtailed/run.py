@@ -23,6 +23,7 @@ from longtailed.data.streams import step_seed
 from longtailed.engine import environment, make_fabric
 from longtailed.errors import LongTailedError
 from longtailed.evaluation import evaluate_split
+from longtailed.features import FeatureStore
 from longtailed.fit import fit
 from longtailed.initial_weights import load_initial_weights
 from longtailed.job import FitResult, Job
@@ -205,6 +206,9 @@ class _Runner:
     progress: bool
     tensorboard: bool
 
+    def __post_init__(self) -> None:
+        self.features = FeatureStore(self.splits, self.fabric)
+
     def train(self, network: Network) -> tuple[Method, FitResult]:
         """Return the last stage's method and what `fit` said of it."""
         recipe, checkpoint = self.recipe, self.directory / "checkpoint.pt"
@@ -252,6 +256,7 @@ class _Runner:
             select_on=select_on,
             capture=recipe.capture,
             compile=recipe.compile,
+            features=self.features,
             identity=recipe.identity,
             show_progress=self.progress,
             tensorboard=self.tensorboard,
@@ -285,7 +290,12 @@ class _Runner:
 
     def _figures(self, method: Method, name: str) -> dict[str, Any]:
         evaluation = evaluate_split(
-            method, self.splits, "test", self.fabric, groups=self.recipe.groups
+            method,
+            self.splits,
+            "test",
+            self.fabric,
+            groups=self.recipe.groups,
+            features=self.features,
         )
         if self.fabric.is_global_zero:
             evaluation.save(self.directory / f"evaluation-{name}.npz")

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from longtailed.errors import LongTailedError
 from longtailed.methods.base import Method, Run
-from longtailed.methods.frozen import collect_features
 from longtailed.nn import Network
 
 Select = Literal["holdout", "train"]
@@ -50,6 +49,7 @@ class TauNorm(Method):
     head = "linear"
     trains = False
     takes_over_head = True
+    frozen_backbone = True
     saved_prefixes = ("network.", "tau")
     tau: Tensor
 
@@ -70,8 +70,8 @@ class TauNorm(Method):
         head = self.network.head
         if self.select is not None:
             _check_split(run.split_counts(self.select), self.select)
-            features, labels = collect_features(self, run, self.select)
-            self.tau.fill_(best_tau(head.weight, features, labels))
+            with torch.autocast(run.device.type, enabled=False):
+                self.tau.fill_(best_tau(head.weight, *run.features(self.select)))
         head.weight.copy_(tau_normalize(head.weight, self.tau))
         for parameter in head.parameters():
             if parameter is not head.weight:
