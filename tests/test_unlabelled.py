@@ -43,6 +43,6 @@ def test_a_stage_is_trained_on_them(tmp_path):
         compose("digits", "rotation", "resnet8", imbalance=10),
         ["epochs=1", "batch_size=64", "unlabelled=rest", "max_count=60", "lr=0.02"],
     )
-    on_rest = override(recipe, ["stages.0.options.source=unlabelled"])
+    on_rest = override(recipe, ["images=unlabelled"])
     finished = train(on_rest, out=tmp_path / "run", progress=False, device="cpu")
-    assert finished.recipe.stages[0].options == {"source": "unlabelled"}
+    assert finished.recipe.stages[0].options == {"images": "unlabelled"}

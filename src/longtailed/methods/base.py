@@ -149,6 +149,12 @@ class Method(nn.Module):
         """Return the optimiser's parameter groups; a group may set its own `lr` factor etc."""
         return [{"params": [p for p in self.parameters() if p.requires_grad]}]
 
+    def check(self, sizes: Mapping[str, Sequence[int]], batch_size: int) -> None:
+        """Raise `LongTailedError` for splits or a batch with which training would fail.
+
+        `sizes` are images per class [C] by split, the batch is that of all processes together.
+        """
+
     def begin(self, run: Run) -> None:
         """Prepare (without grad) before the first step: freeze, re-initialise, collect."""
 

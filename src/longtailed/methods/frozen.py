@@ -40,6 +40,7 @@ class FrozenBackbone(CrossEntropy):
     """
 
     head = "linear"
+    frozen_backbone = True
     cached: Tensor | None = None
 
     def __init__(

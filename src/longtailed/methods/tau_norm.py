@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
 
 import torch
@@ -65,6 +65,11 @@ class TauNorm(Method):
         self.select = None if tau is not None else select
         self.register_buffer("tau", torch.tensor(0.0 if tau is None else tau))
 
+    def check(self, sizes: Mapping[str, Sequence[int]], batch_size: int) -> None:
+        """Raise `LongTailedError` unless tau is given or can be chosen."""
+        if self.select is not None:
+            _check_split(sizes.get(self.select), self.select)
+
     def begin(self, run: Run) -> None:
         """Choose tau if it is not given, and normalise the head."""
         head = self.network.head
@@ -99,7 +104,7 @@ def best_tau(weight: Tensor, features: Tensor, labels: Tensor) -> float:
     return GRID[max(range(len(GRID)), key=[score.item() for score in scores].__getitem__)]
 
 
-def _check_split(counts: list[int] | None, split: str) -> None:
+def _check_split(counts: Sequence[int] | None, split: str) -> None:
     """Raise `LongTailedError` unless the split is large enough to choose tau on."""
     advice = "set holdout to more images a class, give tau, or set select=train"
     if counts is None:
