@@ -14,7 +14,7 @@ from longtailed.methods.base import Method, Run
 from longtailed.nn import Network
 
 Select = Literal["holdout", "train"]
-Tau = Annotated[float, Field(ge=0)]
+Tau = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 GRID = tuple(step / 10 for step in range(21))  # what tau is chosen from
 ENOUGH = 4  # held-out images a class, on average, to choose from
 

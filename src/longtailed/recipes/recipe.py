@@ -45,7 +45,8 @@ class Data(BaseModel):
             there, "val" takes them from the source's "val" split, whose rest is held out for
             choosing an epoch.
         unlabelled: images for stages that need no labels (`images=unlabelled`): "rest", the
-            training images that subsampling left out, or another source, with any classes.
+            training images that subsampling left out, or another source, with any classes (a list
+            or a CIFAR archive lies in `root`, too).
         unlabelled_imbalance: their own ratio of the largest to the smallest class; None: all.
         eval_split: the split of the final figures; None: "test", or else "val".
         image_size: side of the crops when images are files; None: 224.
