@@ -65,7 +65,8 @@ def whole(tmp_path_factory):
 def test_each_stage_has_the_head_that_it_needs():
     assert THREE.heads == ("cosine", "cosine", "linear")
     assert chain("ce", "crt", "lws", "ncm").heads == ("linear",) * 4
-    assert chain("crt", "ldam", "ce").heads == ("linear", "cosine", "cosine")
+    assert chain("crt", "ldam", "ce").heads == ("linear", "cosine", "linear")
+    assert chain("moco", "ce", "ldam", "ncm").heads == ("linear", "linear", "cosine", "cosine")
     assert chain("ce", "ncm", head="cosine").heads == ("cosine", "cosine")
     assert named_recipe("digits-rotation-ldam-drw-crt").heads == THREE.heads
 
@@ -134,7 +135,9 @@ def test_a_stage_without_labels_chooses_no_epoch(tmp_path):
     names = weights_of(finished.directory)
     assert all(name.startswith("network.") for name in names)
     again = run(chain("ce", init_from=str(finished.directory)), tmp_path / "ce")
-    assert read_json(again.directory / "manifest.json")["init_from"]["backbone"] > 0
+    taken = read_json(again.directory / "manifest.json")["init_from"]
+    assert taken["backbone"] > 0
+    assert not taken["head"]  # MoCo has trained none
 
 
 def test_a_classifier_that_no_stage_trains_is_refused(tmp_path):
@@ -142,6 +145,8 @@ def test_a_classifier_that_no_stage_trains_is_refused(tmp_path):
         chain("ldam", "lws")
     with pytest.raises(LongTailedError, match="tau-norm takes over a trained classifier; put a"):
         run(chain("tau-norm"), tmp_path / "run")
+    with pytest.raises(LongTailedError, match="lws takes over a trained classifier; put a"):
+        run(chain("rotation", "lws"), tmp_path / "run")
     trained = run(chain("ce"), tmp_path / "ce")
     finished = run(
         chain("tau-norm", options={"tau-norm": {"tau": 1}}, init_from=str(trained.directory)),
@@ -150,3 +155,38 @@ def test_a_classifier_that_no_stage_trains_is_refused(tmp_path):
     before, after = weights_of(trained.directory), weights_of(finished.directory)
     for name, tensor in before.items():
         assert torch.equal(tensor, after[name]) == name.startswith("network.backbone."), name
+
+
+@pytest.mark.parametrize("name", ["crt", "ncm"])
+def test_a_backbone_that_nothing_trains_is_refused(name, tmp_path):
+    with pytest.raises(LongTailedError, match=f"{name} leaves the backbone as it is, and nothing"):
+        run(chain(name), tmp_path / "run")
+    recipe = chain("ce", name).model_dump(mode="json")
+    recipe["stages"][0]["epochs"] = 0
+    with pytest.raises(LongTailedError, match=f"{name} leaves the backbone as it is, and nothing"):
+        run(load_recipe(recipe), tmp_path / "run")
+    trained = run(chain("rotation", name), tmp_path / "run")
+    run(chain(name, init_from=str(trained.directory)), tmp_path / "again")
+
+
+@pytest.mark.parametrize(
+    ("second", "changes", "message"),
+    [
+        ("tau-norm", {"epochs": 2}, "tau-norm trains nothing; give its stage epochs=0"),
+        ("crt", {"options": {"batch_norm": "train"}}, "set features=fresh"),
+        ("rotation", {"options": {"images": "unlabelled"}}, "no unlabelled images; set data.unl"),
+        ("moco", {"options": {"queue_size": 100}}, "queue of 100 keys cannot be filled with b"),
+        ("tau-norm", {"holdout": 1}, "too small to choose tau"),
+        ("tau-norm", {"holdout": 0}, "chosen on the holdout split, but there is none"),
+        ("crt", {"head": "cosine"}, "needs a linear head, but the network has a cosine one"),
+    ],
+)
+def test_what_stops_a_later_stage_stops_the_run_at_once(second, changes, message, tmp_path):
+    recipe = chain("ce", second).model_dump(mode="json")
+    recipe["data"]["holdout"] = changes.pop("holdout", 10)
+    recipe["network"]["head"] = changes.pop("head", "auto")
+    recipe["stages"][1].update(changes)
+    with pytest.raises(LongTailedError, match=message) as caught:
+        run(load_recipe(recipe), tmp_path / "run")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()  # and nothing has been trained

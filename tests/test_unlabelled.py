@@ -10,6 +10,7 @@ from longtailed.prepare import load_splits
 from longtailed.recipes import compose, override
 from longtailed.recipes.recipe import Data
 from longtailed.run import train
+from longtailed.unlabelled import load_unlabelled
 
 
 def test_the_rest_is_what_subsampling_left_out():
@@ -43,6 +44,24 @@ def test_a_stage_is_trained_on_them(tmp_path):
         compose("digits", "rotation", "resnet8", imbalance=10),
         ["epochs=1", "batch_size=64", "unlabelled=rest", "max_count=60", "lr=0.02"],
     )
-    on_rest = override(recipe, ["stages.0.options.source=unlabelled"])
+    on_rest = override(recipe, ["images=unlabelled"])
     finished = train(on_rest, out=tmp_path / "run", progress=False, device="cpu")
-    assert finished.recipe.stages[0].options == {"source": "unlabelled"}
+    assert finished.recipe.stages[0].options == {"images": "unlabelled"}
+
+
+@pytest.mark.parametrize(
+    ("name", "root", "download"),
+    [("cifar100", "archives", True), ("more.txt", "archives", False), ("digits", None, False)],
+)
+def test_another_source_is_opened_where_the_data_lies(name, root, download, monkeypatch):
+    monkeypatch.setattr("longtailed.unlabelled.available_splits", lambda _source: ("train",))
+    images, _ = load_splits(Data())
+    opened = []
+
+    def load(data, split):
+        opened.append((data, split))
+        return images["train"]
+
+    data = Data(source="cifar10", root="archives", download=True, unlabelled=name)
+    load_unlabelled(data, images["train"], images["train"], load)
+    assert opened == [(Data(source=name, root=root, download=download), "train")]

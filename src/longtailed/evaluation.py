@@ -17,6 +17,7 @@ from longtailed.calibration import CalibrationBins
 from longtailed.capture import Replayed
 from longtailed.checkpoint import write_atomically
 from longtailed.data import Splits
+from longtailed.features import FeatureStore, pass_batch_size
 from longtailed.methods import Method
 from longtailed.metrics import (
     Grouping,
@@ -28,7 +29,6 @@ from longtailed.metrics import (
 )
 
 TOP_K = 5
-SMALL = 64  # pixels
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,9 +64,10 @@ def evaluate_split(
     fabric: Fabric,
     batch_size: int | None = None,
     groups: Grouping = "auto",
+    features: FeatureStore | None = None,
 ) -> Evaluation:
     """Return the evaluation of a method on a split (see `Evaluator`)."""
-    return Evaluator(method, splits, split, fabric, batch_size, groups)()
+    return Evaluator(method, splits, split, fabric, batch_size, groups, features=features)()
 
 
 class Evaluator:
@@ -75,9 +76,10 @@ class Evaluator:
     `groups` says how classes are grouped by size (see `metrics.class_groups`). The method is left
     in the mode (training or not) that it was in. Nothing is read from the device before the end
     of a pass. With `captured`, batches run as CUDA graphs, which see new weights but not a method
-    whose `predict` takes another way in Python.
+    whose `predict` takes another way in Python. With `features`, a method on a frozen backbone
+    classifies what is kept there, and images are read once instead of in each pass.
 
-    By default batches are large: 512 images, on a GPU 2,048 if they are small.
+    The default batch is `pass_batch_size`.
     """
 
     def __init__(
@@ -89,13 +91,20 @@ class Evaluator:
         batch_size: int | None = None,
         groups: Grouping = "auto",
         captured: bool = False,
+        features: FeatureStore | None = None,
     ) -> None:
         self.method, self.splits, self.split, self.fabric = method, splits, split, fabric
         self.labels, self.groups = splits.imageset(split).labels, groups
-        self.batch_size = batch_size or self._batch_size()
+        self.store = features if method.frozen_backbone else None
+        self.features: Tensor | None = None
         total, device = len(self.labels), fabric.device
+        self.batch_size = batch_size or pass_batch_size(splits.imageset(split), device)
         self.feed = splits.open_scan(
-            split, self.batch_size, rank=fabric.global_rank, world_size=fabric.world_size
+            split,
+            self.batch_size,
+            "test" if self.store is None else None,
+            rank=fabric.global_rank,
+            world_size=fabric.world_size,
         )
         self.predictions = torch.zeros(total, dtype=torch.int64, device=device)
         self.confidences = torch.zeros(total, device=device)
@@ -104,16 +113,12 @@ class Evaluator:
         self.captured = captured
         self.replayed = Replayed([self.feed.generator], what="evaluation batches")
 
-    def _batch_size(self) -> int:
-        imageset = self.splits.imageset(self.split)
-        on_gpu = self.fabric.device.type == "cuda"
-        small = on_gpu and imageset.in_memory and imageset.pixels().shape[-1] <= SMALL
-        return 2048 if small else 512
-
     def __call__(self) -> Evaluation:
         """Return the evaluation of the method as it is now."""
         for tensor in self._sums():
             tensor.zero_()
+        if self.store is not None:
+            self.features = self.store.of(self.method.network, self.split)
         was_training = self.method.training
         self.method.eval()
         try:
@@ -142,7 +147,10 @@ class Evaluator:
         """Predict one batch and note the outcome at its images' places."""
         batch = self.feed.prepare(inputs)
         with self.fabric.autocast():
-            logits = self.method.predict(batch.images[0])
+            if self.features is None:
+                logits = self.method.predict(batch.images[0])
+            else:
+                logits = self.method.classify(self.features[batch.index])
         probabilities = logits.float().softmax(dim=1)
         self.bins.update(probabilities, batch.labels)
         top = probabilities.topk(min(TOP_K, probabilities.shape[1]), dim=1)

@@ -17,6 +17,7 @@ from longtailed.compiling import compiled_stages
 from longtailed.data.streams import Batch, Stream
 from longtailed.errors import LongTailedError
 from longtailed.evaluation import Evaluator
+from longtailed.features import FeatureStore
 from longtailed.job import FitResult, Interrupted, Job, Selection, stop_requests
 from longtailed.journal import Journal, ProgressBar
 from longtailed.methods.base import Method
@@ -49,12 +50,14 @@ def fit(method: Method, job: Job) -> FitResult:
 class _RunView:
     """What a method's hooks may use (see `methods.base.Run`)."""
 
-    def __init__(self, job: Job, method: Method, generator: torch.Generator) -> None:
+    def __init__(
+        self, job: Job, method: Method, generator: torch.Generator, features: FeatureStore
+    ) -> None:
         self.counts = method.class_counts
         self.num_classes = len(method.class_counts)
         self.device = job.fabric.device
         self.generator = generator
-        self._job, self._method = job, method
+        self._job, self._method, self._features = job, method, features
 
     def scan(self, stream: Stream) -> Iterator[Batch]:
         """Yield every image of the stream's split once, in order, with the method in eval mode."""
@@ -66,6 +69,12 @@ class _RunView:
             )
         finally:
             self._method.train(was_training)
+
+    def features(self, split: str) -> tuple[Tensor, Tensor]:
+        """Return the features [N, A] and labels [N] of a split, seen as in an evaluation."""
+        features = self._features.of(self._method.network, split)
+        labels = torch.from_numpy(self._job.splits.imageset(split).labels)
+        return features, labels.to(features.device)
 
     def split_counts(self, split: str) -> list[int] | None:
         """Return how many images of each class [C] a split has; None if there is no such split."""
@@ -82,7 +91,8 @@ class _Fit:
         method.to(fabric.device)
         generator = torch.Generator(fabric.device)
         seed_generators(generator, job, "begin")
-        self.run_view = _RunView(job, method, generator)
+        features = job.features or FeatureStore(job.splits, fabric)
+        self.run_view = _RunView(job, method, generator, features)
         self.selections = [Selection(split, name) for split, name in job.select_on.items()]
         if job.options.epochs and not method.trains:
             raise LongTailedError(f"{job.label} trains nothing; give its stage epochs=0.")
@@ -97,7 +107,14 @@ class _Fit:
         self.steps = Steps(method, job, generator)
         self.first_epoch, self.first_step = self._resume(state)
         self.evaluators = {
-            split: Evaluator(method, job.splits, split, fabric, captured=self.steps.captured)
+            split: Evaluator(
+                method,
+                job.splits,
+                split,
+                fabric,
+                captured=self.steps.captured,
+                features=features,
+            )
             for split in job.select_on
         }
         self.saved_at = -math.inf

@@ -11,7 +11,9 @@ from torch import Tensor
 
 from longtailed.checkpoint import read_weights
 from longtailed.errors import LongTailedError
+from longtailed.methods import method_class
 from longtailed.nn import Network
+from longtailed.rundir import read_recipe
 
 SHOWN = 3  # names of tensors that a message lists
 WRAPPERS = ("module.", "_orig_mod.")  # what several processes and compilation put before names
@@ -37,12 +39,13 @@ def load_initial_weights(path: Path, network: Network) -> InitialWeights:
     under "state_dict" or "model". Before their names may stand `module.`, `encoder_q.` (MoCo's
     query encoder, whose projection `fc` is left out) and `network.backbone.` or `backbone.`.
     Every tensor of the backbone must be there and fit, and none may be left over. The head comes
-    along if the file has one of ours of the same kind and size; else it keeps its new weights.
+    along if the file has one of ours of the same kind and size, and it is not of a run without
+    labels, which trained none; else it keeps its new weights.
 
     Raises `LongTailedError` that lists the first tensors that are missing, foreign or of another
     shape.
     """
-    path = path / "model.safetensors" if path.is_dir() else path
+    directory, path = path, path / "model.safetensors" if path.is_dir() else path
     tensors = _unwrapped(_read(path))
     own = {name.removeprefix(TIMM): t for name, t in network.backbone.state_dict().items()}
     prefix = next((p for p in BACKBONES if any(name.startswith(p) for name in tensors)), "")
@@ -65,7 +68,7 @@ def load_initial_weights(path: Path, network: Network) -> InitialWeights:
         )
     names = network.backbone.state_dict()
     network.backbone.load_state_dict({name: found[name.removeprefix(TIMM)] for name in names})
-    return InitialWeights(len(found), _load_head(tensors, network))
+    return InitialWeights(len(found), _saw_labels(directory) and _load_head(tensors, network))
 
 
 def _read(path: Path) -> dict[str, Tensor]:
@@ -100,6 +103,14 @@ def _unwrapped(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
             if name.startswith(QUERY_ENCODER)
         }
     return tensors
+
+
+def _saw_labels(directory: Path) -> bool:
+    """Return whether a run has trained a head; true of what is no run's directory."""
+    if not (directory / "recipe.json").exists():
+        return True
+    stages = read_recipe(directory).stages
+    return any(stage.epochs and not method_class(stage.method).label_free for stage in stages)
 
 
 def _load_head(tensors: dict[str, Tensor], network: Network) -> bool:

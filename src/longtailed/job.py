@@ -18,6 +18,7 @@ from torch import Tensor
 
 from longtailed.capture import Capture
 from longtailed.data.splits import Splits
+from longtailed.features import FeatureStore
 from longtailed.methods.base import Method
 from longtailed.optim import Optimizer
 from longtailed.schedules import Schedule
@@ -110,6 +111,7 @@ class Job:
         capture: whether steps run as CUDA graphs: "auto" (where that is possible), "always"
             (else it is an error) or "never".
         compile: whether the stages of the backbone are compiled for training (torch.compile).
+        features: keeps what a frozen backbone computed, for later stages; None: for this one.
         identity: a text that a checkpoint must carry to be resumed (the recipe's hash).
     """
 
@@ -123,6 +125,7 @@ class Job:
     select_on: dict[str, str] = field(default_factory=dict)
     capture: Capture = "auto"
     compile: bool = False
+    features: FeatureStore | None = None
     identity: str = ""
     show_progress: bool = True
     tensorboard: bool = False

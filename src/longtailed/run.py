@@ -23,15 +23,16 @@ from longtailed.data.streams import step_seed
 from longtailed.engine import environment, make_fabric
 from longtailed.errors import LongTailedError
 from longtailed.evaluation import evaluate_split
+from longtailed.features import FeatureStore
 from longtailed.fit import fit
-from longtailed.initial_weights import load_initial_weights
 from longtailed.job import FitResult, Job
-from longtailed.methods import Method, build_method, method_class, never_begun
+from longtailed.methods import Method, method_class, never_begun
 from longtailed.nn import Network, build_network
 from longtailed.prepare import prepare
 from longtailed.recipes import Recipe, compose, named_recipe, override
 from longtailed.report import write_report
 from longtailed.rundir import check_directory, claim_directory
+from longtailed.stages import build_stage, check_stages, start_from
 from longtailed.trained import LAST
 
 CHOSEN, BEST_TEST = "holdout-chosen", "best-test"
@@ -118,6 +119,7 @@ def train(
     splits, manifest = prepare(chosen, fabric.device)
     network_ = initial_network(chosen, splits)
     manifest["init_from"] = start_from(chosen, network_)
+    check_stages(chosen, network_, splits)
     manifest |= {"mean": list(splits.mean), "std": list(splits.std)}  # a pretrained network's own
     manifest["network_input"] = next(splits.scan("test", batch_size=1)).images[0].shape[-1]
     manifest |= {"parameters": network_.num_parameters(), "network": chosen.network.name}
@@ -174,22 +176,6 @@ def initial_network(recipe: Recipe, splits: Splits) -> Network:
     return network
 
 
-def start_from(recipe: Recipe, network: Network) -> dict[str, Any] | None:
-    """Load the weights that the recipe's network starts from; return what they were, if any.
-
-    Raises `LongTailedError` if they do not fit, or leave the first stage without the trained head
-    that it takes over.
-    """
-    source, first = recipe.network.init_from, recipe.stages[0].method
-    loaded = None if source is None else load_initial_weights(Path(source), network)
-    if method_class(first).takes_over_head and not (loaded and loaded.head):
-        raise LongTailedError(
-            f"{first} takes over a trained classifier; put a stage that trains one before it, or "
-            "set network.init_from to a run whose head fits."
-        )
-    return None if loaded is None else {"backbone": loaded.backbone, "head": loaded.head}
-
-
 def _line(error: Exception) -> str:
     return " ".join(str(error).split())[:160].rstrip(".")
 
@@ -205,17 +191,15 @@ class _Runner:
     progress: bool
     tensorboard: bool
 
+    def __post_init__(self) -> None:
+        self.features = FeatureStore(self.splits, self.fabric)
+
     def train(self, network: Network) -> tuple[Method, FitResult]:
         """Return the last stage's method and what `fit` said of it."""
         recipe, checkpoint = self.recipe, self.directory / "checkpoint.pt"
         reached = load_training_state(checkpoint).get("stage", 0) if checkpoint.exists() else 0
-        counts = self.splits.sets["train"].class_counts
-        for number, stage in enumerate(recipe.stages):
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(step_seed(recipe.seed, "method", number))
-                network.requires_grad_(True)  # an earlier stage may have frozen parts
-                network.use_head(recipe.heads[number])
-                method = build_method(stage.method, network, counts, **stage.options)
+        for number in range(len(recipe.stages)):
+            method = build_stage(recipe, number, network, self.splits)
             if number < reached:
                 continue  # its outcome is part of the state that the reached stage loads
             self._warn_of_starts(number)
@@ -252,6 +236,7 @@ class _Runner:
             select_on=select_on,
             capture=recipe.capture,
             compile=recipe.compile,
+            features=self.features,
             identity=recipe.identity,
             show_progress=self.progress,
             tensorboard=self.tensorboard,
@@ -285,7 +270,12 @@ class _Runner:
 
     def _figures(self, method: Method, name: str) -> dict[str, Any]:
         evaluation = evaluate_split(
-            method, self.splits, "test", self.fabric, groups=self.recipe.groups
+            method,
+            self.splits,
+            "test",
+            self.fabric,
+            groups=self.recipe.groups,
+            features=self.features,
         )
         if self.fabric.is_global_zero:
             evaluation.save(self.directory / f"evaluation-{name}.npz")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 
 from longtailed.data import ImageSet, available_splits, make_long_tailed
+from longtailed.data.sources.listing import is_list_file
 from longtailed.errors import LongTailedError
 from longtailed.recipes.recipe import Data
 
@@ -28,7 +30,7 @@ def load_unlabelled(
         images = whole.subset(np.flatnonzero(~kept))
         advice = "subsample more (imbalance, max_count), or name a source"
     else:
-        source = Data(source=str(data.unlabelled), on_bad_image=data.on_bad_image)
+        source = _source(data, str(data.unlabelled))
         existing = available_splits(source.source)
         images = load(source, "unlabelled" if "unlabelled" in existing else "train")
         advice = "name a source that has images"
@@ -38,3 +40,14 @@ def load_unlabelled(
         return images
     seed = data.subset_seed
     return make_long_tailed(images, data.unlabelled_imbalance, profile=data.profile, seed=seed)
+
+
+def _source(data: Data, name: str) -> Data:
+    """Return the settings that open another source: `root` and `download` where it takes them."""
+    named = name in ("cifar10", "cifar100")
+    return Data(
+        source=name,
+        root=data.root if named or is_list_file(Path(name)) else None,
+        download=data.download and named,
+        on_bad_image=data.on_bad_image,
+    )

@@ -52,6 +52,16 @@ def test_effective_numbers_equal_the_golden_values() -> None:
     assert len(sampler) == golden["sampler_num_samples_0"]
 
 
+def test_resampling_weights_equal_those_of_the_published_pretraining() -> None:
+    golden = np.load(GOLDEN / "ssp_schedule.npz")
+    counts = golden["counts_0"]
+    weights = effective_number_weights(counts, beta=0.9999)
+    np.testing.assert_allclose(weights, golden["sampler_weight_per_class_0"], rtol=1e-12)
+    labels = np.repeat(np.arange(len(counts)), counts)
+    sampler = make_sampler("effective-number", labels, len(counts), seed=0)
+    assert len(sampler) == golden["sampler_len_0"]
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_probabilities_are_normalized_and_zero_for_absent_classes(kind: str) -> None:
     probabilities = class_probabilities(kind, COUNTS, epoch=3, epochs=8)

@@ -123,6 +123,15 @@ def test_logits_equal_an_explicit_loop_and_have_right_gradients():
     assert torch.autograd.gradcheck(lambda q: moco_logits(q, key, queue, 0.2), (query,))
 
 
+def test_logits_stay_in_full_precision():
+    generator = torch.Generator().manual_seed(0)
+    query, key = (normalize(torch.randn(3, 5, generator=generator), dim=1) for _ in range(2))
+    queue = normalize(torch.randn(5, 4, generator=generator), dim=0)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        logits = moco_logits(query, key, queue, 0.2)
+    assert torch.equal(logits, moco_logits(query, key, queue, 0.2))
+
+
 def test_a_queue_that_batches_do_not_fill_is_refused(small_network, splits, fabric):
     method = build_method("moco", small_network(), COUNTS, queue_size=50)
     with pytest.raises(LongTailedError, match=r"queue of 50 keys.*batches of 12.*multiple of 12"):

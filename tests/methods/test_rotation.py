@@ -72,7 +72,7 @@ def test_labels_and_the_classifier_take_no_part(small_network, splits_of, fabric
 def test_unlabelled_images_can_be_used(small_network, splits_of, imageset_of, fabric):
     splits = splits_of([6, 6, 6, 6])
     options = FitOptions(epochs=1, batch_size=8)
-    method = build_method("rotation", small_network(), [6, 6, 6, 6], source="unlabelled")
+    method = build_method("rotation", small_network(), [6, 6, 6, 6], images="unlabelled")
     job = Job(fabric, splits, options, show_progress=False)
     with pytest.raises(LongTailedError, match="there are no unlabelled images; set"):
         fit(method, job)

@@ -9,7 +9,7 @@ import pytest
 
 from longtailed.data import parse_view
 from longtailed.methods import method_class
-from longtailed.recipes import RECIPES, named_recipe
+from longtailed.recipes import RECIPES, named_recipe, override
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "ssp_schedule.npz"
 CHAINS = sorted(name for name in RECIPES if len(named_recipe(name).stages) > 1)
@@ -35,6 +35,13 @@ def test_stages_fit_together(name):
             assert stage.options["queue_size"] % stage.batch_size == 0
             parse_view(recipe.data.views["sim"])
         assert (stage.epochs > 0) == method_class(stage.method).trains
+
+
+@pytest.mark.parametrize("name", CHAINS)
+def test_the_documented_keys_name_the_data(name):
+    changed = override(named_recipe(name), ["source=list.txt", "root=/images", "0.epochs=0"])
+    assert (changed.data.source, changed.data.root) == ("list.txt", "/images")
+    assert changed.stages[0].epochs == 0
 
 
 def test_the_published_rows_are_there():

@@ -89,13 +89,13 @@ class Splits:
         self,
         split: str,
         batch_size: int = 512,
-        view: str = "test",
+        view: str | None = "test",
         rank: int = 0,
         world_size: int = 1,
         seed: int = 0,
     ) -> Feed:
-        """Return a feed for ordered passes over a split."""
-        stream = Stream(views=(view,), split=split)
+        """Return a feed for ordered passes over a split; without a view its images are not read."""
+        stream = Stream(views=() if view is None else (view,), split=split)
         return Feed(self, "scan", stream, batch_size * world_size, seed, rank, world_size)
 
     def prepare(

@@ -99,6 +99,12 @@ class Run(Protocol):
     def scan(self, stream: Stream) -> Iterator[Batch]:
         """Yield every image of the stream's split once, in order, in eval mode, without grad."""
 
+    def features(self, split: str) -> tuple[Tensor, Tensor]:
+        """Return the features [N, A] and labels [N] of a split, seen as in an evaluation.
+
+        They are computed once for as long as the backbone does not change.
+        """
+
     def split_counts(self, split: str) -> list[int] | None:
         """Return how many images of each class [C] a split has; None if there is no such split."""
 
@@ -123,6 +129,8 @@ class Method(nn.Module):
     trains: ClassVar[bool] = True  # False: all is done in `begin`, its stage has 0 epochs
     label_free: ClassVar[bool] = False  # True: it trains the backbone alone, and never the head
     takes_over_head: ClassVar[bool] = False  # True: it needs a head that was trained before
+    # True: the backbone and its statistics stand still, and `predict` is `classify` of its features
+    frozen_backbone: bool = False
     saved_prefixes: ClassVar[tuple[str, ...]] = ("network.",)  # the state that `predict` needs
 
     class_counts: Tensor
@@ -140,6 +148,12 @@ class Method(nn.Module):
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Return the optimiser's parameter groups; a group may set its own `lr` factor etc."""
         return [{"params": [p for p in self.parameters() if p.requires_grad]}]
+
+    def check(self, sizes: Mapping[str, Sequence[int]], batch_size: int) -> None:
+        """Raise `LongTailedError` for splits or a batch with which training would fail.
+
+        `sizes` are images per class [C] by split, the batch is that of all processes together.
+        """
 
     def begin(self, run: Run) -> None:
         """Prepare (without grad) before the first step: freeze, re-initialise, collect."""
@@ -161,6 +175,11 @@ class Method(nn.Module):
     def predict(self, images: Tensor) -> Tensor:
         """Return logits [N, C] for normalised images [N, 3, H, W]; no side effects."""
         logits: Tensor = self.network(images)
+        return logits
+
+    def classify(self, features: Tensor) -> Tensor:
+        """Return logits [N, C] for features [N, A], as `predict` does on a frozen backbone."""
+        logits: Tensor = self.network.head(features)
         return logits
 
     def forward(self, batches: dict[str, Batch], progress: Progress) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from longtailed.data.streams import Batch, Stream
 from longtailed.errors import LongTailedError
-from longtailed.methods.base import Method, Progress, Run
+from longtailed.methods.base import Progress, Run
 from longtailed.methods.erm import CrossEntropy
 from longtailed.nn import Network
 
@@ -18,24 +18,12 @@ Features = Literal["cached", "fresh"]
 BatchNorm = Literal["eval", "train"]
 
 
-def collect_features(method: Method, run: Run, split: str = "train") -> tuple[Tensor, Tensor]:
-    """Return the features [N, A] and labels [N] of a split, in its order, in eval mode.
-
-    Images are seen as in an evaluation, without augmentation.
-    """
-    features, labels = [], []
-    for batch in run.scan(Stream(views=("test",), split=split)):
-        features.append(method.network.features(batch.images[0]))
-        labels.append(batch.labels)
-    return torch.cat(features), torch.cat(labels)
-
-
 class FrozenBackbone(CrossEntropy):
     """Cross-entropy of a classifier on a backbone that does not change; base of cRT and LWS.
 
     The features of all training images are computed once, before the first step, and a step looks
     up those of its batch: a stage then takes seconds. They are not part of a checkpoint, since
-    the frozen weights give them again. Each process computes all of them.
+    the frozen weights give them again. Each process keeps all of them.
 
     Departures from the authors' code (arXiv 1910.09217), which sends freshly augmented images
     through the backbone, whose batch-norm goes on in training mode although its weights are
@@ -52,6 +40,7 @@ class FrozenBackbone(CrossEntropy):
     """
 
     head = "linear"
+    frozen_backbone = True
     cached: Tensor | None = None
 
     def __init__(
@@ -70,7 +59,7 @@ class FrozenBackbone(CrossEntropy):
                 "batch_norm=train changes the features from step to step, so they cannot be "
                 "cached; set features=fresh."
             )
-        self.caches, self.drifts = features == "cached", batch_norm == "train"
+        self.caches, self.frozen_backbone = features == "cached", batch_norm == "eval"
         if self.caches:
             stream = self.streams["train"]
             start = stream.sampler_start
@@ -80,14 +69,14 @@ class FrozenBackbone(CrossEntropy):
     def train(self, mode: bool = True) -> FrozenBackbone:
         """Return itself in training mode, but for the backbone's statistics."""
         super().train(mode)
-        if not self.drifts:
+        if self.frozen_backbone:
             self.network.backbone.eval()
         return self
 
     def begin(self, run: Run) -> None:
         """Compute the features of the training images."""
         if self.caches:
-            self.cached, _ = collect_features(self, run)
+            self.cached, _ = run.features("train")
 
     def loss(self, batches: dict[str, Batch], progress: Progress) -> dict[str, Tensor]:
         """Return the criterion on the batch's features."""
@@ -100,11 +89,6 @@ class FrozenBackbone(CrossEntropy):
             return self.cached[batch.index]
         with torch.no_grad():
             return self.network.features(batch.images[0])
-
-    def classify(self, features: Tensor) -> Tensor:
-        """Return the logits [N, C] of features [N, A]."""
-        logits: Tensor = self.network.head(features)
-        return logits
 
     def predict(self, images: Tensor) -> Tensor:
         """Return the logits [N, C] of images."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 import torch
@@ -15,7 +15,7 @@ from longtailed.data.streams import Batch, Stream
 from longtailed.errors import LongTailedError
 from longtailed.losses.gathering import of_all_processes
 from longtailed.methods.base import Method, Progress, Run
-from longtailed.methods.rotation import Source
+from longtailed.methods.rotation import Images
 from longtailed.nn import Network
 
 Size = Annotated[int, Field(ge=1)]
@@ -31,8 +31,9 @@ def moco_logits(query: Tensor, key: Tensor, queue: Tensor, temperature: float) -
         queue: embeddings [d, K] of other images.
         temperature: above 0.
     """
-    positive = (query * key).sum(dim=1, keepdim=True)
-    return torch.cat([positive, query @ queue], dim=1) / temperature
+    with torch.autocast(query.device.type, enabled=False):  # in 16 bits neighbours would tie
+        positive = (query * key).sum(dim=1, keepdim=True)
+        return torch.cat([positive, query @ queue], dim=1) / temperature
 
 
 class Encoder(nn.Module):
@@ -75,7 +76,7 @@ class MoCo(Method):
         temperature: divides the logits.
         embedding_dim: d.
         key_groups: groups in which a process's keys are normalised; 1 for one batch.
-        source: the split whose images are used: "train" or "unlabelled".
+        images: the split whose images are used: "train" or "unlabelled".
         views: the augmentations of the query and of the key.
     """
 
@@ -93,11 +94,11 @@ class MoCo(Method):
         temperature: Positive = 0.1,
         embedding_dim: Size = 128,
         key_groups: Size = 4,
-        source: Source = "train",
+        images: Images = "train",
         views: tuple[str, str] = ("sim", "sim"),
     ) -> None:
         super().__init__(network, counts)
-        self.streams = {"train": Stream(views=views, split=source)}
+        self.streams = {"train": Stream(views=views, split=images)}
         self.momentum, self.temperature = momentum, temperature
         self.key_groups = key_groups
         self.network.head.requires_grad_(False)
@@ -113,6 +114,11 @@ class MoCo(Method):
         self.register_buffer("queue", queue)
         self.register_buffer("pointer", torch.zeros((), dtype=torch.int64))
         self._keys = torch.zeros(0, embedding_dim)  # of the step at hand
+
+    def check(self, sizes: Mapping[str, Sequence[int]], batch_size: int) -> None:
+        """Raise `LongTailedError` unless the batches, which no split is too small for, fit."""
+        share = sum(sizes[self.streams["train"].split]) // _processes()
+        self._check_batch(min(batch_size // _processes(), max(1, share)))
 
     def begin(self, run: Run) -> None:
         """Let the keys start from the network as this stage finds it."""

@@ -11,7 +11,6 @@ from torch.nn import functional as F  # noqa: N812
 
 from longtailed.errors import LongTailedError, unknown_name
 from longtailed.methods.base import Method, Run
-from longtailed.methods.frozen import collect_features
 from longtailed.nn import Network
 
 Transform = Literal["un", "l2n", "cl2n"]
@@ -109,6 +108,7 @@ class NearestMean(Method):
     """
 
     trains = False
+    frozen_backbone = True
     saved_prefixes = ("network.", "nearest.")
 
     def __init__(
@@ -129,12 +129,14 @@ class NearestMean(Method):
 
     def begin(self, run: Run) -> None:
         """Compute the class means of the training images."""
-        features, labels = collect_features(self, run)
         with torch.autocast(run.device.type, enabled=False):
-            self.nearest.fit(features, labels, run.num_classes)
+            self.nearest.fit(*run.features("train"), run.num_classes)
 
     def predict(self, images: Tensor) -> Tensor:
-        """Return the scores [N, C]."""
-        features = self.network.features(images)
-        with torch.autocast(images.device.type, enabled=False):
+        """Return the scores [N, C] of images."""
+        return self.classify(self.network.features(images))
+
+    def classify(self, features: Tensor) -> Tensor:
+        """Return the scores [N, C] of features [N, A]."""
+        with torch.autocast(features.device.type, enabled=False):
             return self.nearest.logits(features)

@@ -14,7 +14,7 @@ from longtailed.errors import LongTailedError
 from longtailed.methods.base import Method, Progress, Run
 from longtailed.nn import LinearHead, Network
 
-Source = Literal["train", "unlabelled"]
+Images = Literal["train", "unlabelled"]
 TURNS = 4
 
 
@@ -44,7 +44,7 @@ class Rotation(Method):
     Args:
         network: the network whose backbone is trained.
         counts: training images per class [C].
-        source: the split whose images are used: "train" or "unlabelled".
+        images: the split whose images are used: "train" or "unlabelled".
         view: the augmentation before an image is turned.
     """
 
@@ -57,11 +57,11 @@ class Rotation(Method):
         network: Network,
         counts: Sequence[int] | Tensor,
         *,
-        source: Source = "train",
+        images: Images = "train",
         view: str = "standard",
     ) -> None:
         super().__init__(network, counts)
-        self.streams = {"train": Stream(views=(view,), split=source)}
+        self.streams = {"train": Stream(views=(view,), split=images)}
         self.network.head.requires_grad_(False)
         self.turn_head = LinearHead(network.backbone.num_features, TURNS)
         self.register_buffer("sums", torch.zeros(2))  # right answers, and answers

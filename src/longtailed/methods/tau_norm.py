@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
 
 import torch
@@ -11,11 +11,10 @@ from torch import Tensor
 
 from longtailed.errors import LongTailedError
 from longtailed.methods.base import Method, Run
-from longtailed.methods.frozen import collect_features
 from longtailed.nn import Network
 
 Select = Literal["holdout", "train"]
-Tau = Annotated[float, Field(ge=0)]
+Tau = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 GRID = tuple(step / 10 for step in range(21))  # what tau is chosen from
 ENOUGH = 4  # held-out images a class, on average, to choose from
 
@@ -50,6 +49,7 @@ class TauNorm(Method):
     head = "linear"
     trains = False
     takes_over_head = True
+    frozen_backbone = True
     saved_prefixes = ("network.", "tau")
     tau: Tensor
 
@@ -65,13 +65,18 @@ class TauNorm(Method):
         self.select = None if tau is not None else select
         self.register_buffer("tau", torch.tensor(0.0 if tau is None else tau))
 
+    def check(self, sizes: Mapping[str, Sequence[int]], batch_size: int) -> None:
+        """Raise `LongTailedError` unless tau is given or can be chosen."""
+        if self.select is not None:
+            _check_split(sizes.get(self.select), self.select)
+
     def begin(self, run: Run) -> None:
         """Choose tau if it is not given, and normalise the head."""
         head = self.network.head
         if self.select is not None:
             _check_split(run.split_counts(self.select), self.select)
-            features, labels = collect_features(self, run, self.select)
-            self.tau.fill_(best_tau(head.weight, features, labels))
+            with torch.autocast(run.device.type, enabled=False):
+                self.tau.fill_(best_tau(head.weight, *run.features(self.select)))
         head.weight.copy_(tau_normalize(head.weight, self.tau))
         for parameter in head.parameters():
             if parameter is not head.weight:
@@ -99,7 +104,7 @@ def best_tau(weight: Tensor, features: Tensor, labels: Tensor) -> float:
     return GRID[max(range(len(GRID)), key=[score.item() for score in scores].__getitem__)]
 
 
-def _check_split(counts: list[int] | None, split: str) -> None:
+def _check_split(counts: Sequence[int] | None, split: str) -> None:
     """Raise `LongTailedError` unless the split is large enough to choose tau on."""
     advice = "set holdout to more images a class, give tau, or set select=train"
     if counts is None:

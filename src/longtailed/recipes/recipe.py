@@ -44,8 +44,9 @@ class Data(BaseModel):
             is taken, "shared" takes them from the images that are trained on and leaves them
             there, "val" takes them from the source's "val" split, whose rest is held out for
             choosing an epoch.
-        unlabelled: images for stages that need no labels (`source=unlabelled`): "rest", the
-            training images that subsampling left out, or another source, with any classes.
+        unlabelled: images for stages that need no labels (`images=unlabelled`): "rest", the
+            training images that subsampling left out, or another source, with any classes (a list
+            or a CIFAR archive lies in `root`, too).
         unlabelled_imbalance: their own ratio of the largest to the smallest class; None: all.
         eval_split: the split of the final figures; None: "test", or else "val".
         image_size: side of the crops when images are files; None: 224.
@@ -181,12 +182,15 @@ class Recipe(BaseModel):
     def heads(self) -> tuple[str, ...]:
         """The kind of head that the network has in each stage.
 
-        It begins with the one that the first picky stage needs, and keeps it until a stage needs
-        another kind.
+        A stage that trains any kind of head has a linear one, for cosines alone cannot tell
+        classes apart by much. A stage that trains none leaves the head as it is; before any is
+        trained, it is the one that comes first.
         """
         if self.network.head != "auto":
             return (self.network.head,) * len(self.stages)
-        needed = [method_class(stage.method).head for stage in self.stages]
+        classes = [method_class(stage.method) for stage in self.stages]
+        trained = [None if cls.label_free or not cls.trains else "linear" for cls in classes]
+        needed = [cls.head or kind for cls, kind in zip(classes, trained, strict=True)]
         kinds = [next(filter(None, needed), "linear")]
         for kind in needed:
             kinds.append(kind or kinds[-1])

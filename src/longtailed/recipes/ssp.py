@@ -5,7 +5,8 @@ then 200 epochs with labels of the same network; ResNet-32, batch 128, SGD 0.1 /
 epochs of warm-up, rate x 0.01 at 160 and 180. Cost: twice a plain run, and with MoCo 2.5 times.
 Large images: 200 epochs of MoCo (ResNet-50, SGD 0.015 / 0.9 / 1e-4, batch 128, cosine rate), then
 90 with labels. A pre-trained network saves the first stage:
-`network.init_from=RUN 0.epochs=0`, also from a file of the authors' code.
+`network.init_from=RUN 0.epochs=0`, also from a file of the authors' code; `0.epochs=0` alone gives
+the row without pre-training.
 
 Command: `longtailed train cifar10-lt-rotation-ce download=true`; for large images also
 `source=ImageNet_LT_train.txt root=/images`.
