@@ -26,7 +26,7 @@ def load_unlabelled(
     if data.unlabelled == REST:
         kept = np.isin(whole.indices, train.indices)
         images = whole.subset(np.flatnonzero(~kept))
-        advice = "subsample more (imbalance, max_count), or name a source"
+        advice = "subsample more (imbalance, max_count, counts), or name a source"
     else:
         source = Data(source=str(data.unlabelled), on_bad_image=data.on_bad_image)
         existing = available_splits(source.source)
