@@ -34,6 +34,7 @@ from longtailed.errors import LongTailedError
 from longtailed.methods import method_class
 from longtailed.recipes import Recipe
 from longtailed.recipes.recipe import Data
+from longtailed.similar import with_similar_samples
 from longtailed.unlabelled import load_unlabelled
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -264,6 +265,10 @@ def prepare(recipe: Recipe, device: torch.device) -> tuple[Splits, dict[str, Any
     originals, notes = load_splits(data)
     if "meta" in originals:
         _warn_unless_balanced(originals["meta"])
+    if data.similar.fraction:
+        originals["train"], notes["similar"] = with_similar_samples(
+            originals["train"], data.similar, data.subset_seed
+        )
     sets = store(originals, data)
     mean, std = normalization(sets["train"], data)
     splits = Splits(

@@ -118,3 +118,13 @@ def test_counts_are_a_setting_like_any_other():
 def test_bad_counts_are_one_sentence(changes, message):
     with pytest.raises(LongTailedError, match=message):
         override(named_recipe("cifar10-lt-ce"), changes)
+
+
+def test_similar_samples_are_part_of_a_recipe():
+    plain = compose("digits")
+    similar = override(plain, ["fraction=0.3", "similar.tail_class=noise", "head_weight=0.5"])
+    assert (similar.data.similar.fraction, similar.data.similar.tail_class) == (0.3, "noise")
+    assert load_recipe(json.loads(similar.model_dump_json())).identity == similar.identity
+    assert similar.identity != plain.identity == override(plain, ["fraction=0"]).identity
+    with pytest.raises(LongTailedError, match=r"data\.similar\.fraction cannot be 2"):
+        override(plain, ["fraction=2"])

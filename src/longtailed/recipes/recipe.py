@@ -15,6 +15,7 @@ from longtailed.errors import LongTailedError
 from longtailed.job import FitOptions
 from longtailed.methods import check_options, method_class
 from longtailed.metrics import Grouping
+from longtailed.recipes.similar import Similar
 
 EXECUTION = ("capture", "compile", "checkpoint_every")
 
@@ -33,6 +34,7 @@ class Data(BaseModel):
         profile: "exp" or "step".
         max_count: size of the largest class; None takes what the source allows.
         counts: images of each class in label order, instead of imbalance and max_count.
+        similar: similar samples that are put into the training images, if any.
         subset_seed: chooses the images of each class.
         selection: "shuffle" (the LDAM-DRW lineage) or "first" (file order, as RSG does).
         holdout: images per class (int) or part of each class (float) set aside from train before
@@ -70,6 +72,7 @@ class Data(BaseModel):
     profile: Literal["exp", "step"] = "exp"
     max_count: int | None = Field(default=None, ge=1)
     counts: tuple[Annotated[int, Field(ge=1)], ...] | None = Field(default=None, min_length=1)
+    similar: Similar = Similar()
     subset_seed: int = Field(default=0, ge=0, lt=2**32)
     selection: Literal["shuffle", "first"] = "shuffle"
     holdout: int | float | None = Field(default=None, ge=0)
