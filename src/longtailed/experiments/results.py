@@ -63,7 +63,7 @@ def head(outcome: Outcome) -> float:
 
 
 def outcome_of(run: FinishedRun, point: str) -> Outcome:
-    """Return the outcome of a finished run; a class without test images counts as NaN."""
+    """Return the outcome of a finished run, of which every class has test images."""
     figures = run.results["evaluations"]["last"]
     manifest = read_json(run.directory / "manifest.json")
     losses = [line for line in _metrics(run) if "loss" in line]
@@ -72,7 +72,7 @@ def outcome_of(run: FinishedRun, point: str) -> Outcome:
         point=point,
         seed=run.recipe.seed,
         counts=tuple(manifest["splits"]["train"]["counts"]),
-        per_class=tuple(100 * (np.nan if v is None else v) for v in figures["per_class"]),
+        per_class=tuple(100 * accuracy for accuracy in figures["per_class"]),
         rank1=100 * figures["top1"],
         rank5=None if top5 is None else 100 * top5,
         loss=losses[-1]["loss"] if losses else None,

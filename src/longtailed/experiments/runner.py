@@ -127,7 +127,8 @@ def _train(
     device: str,
     progress: bool,
 ) -> Results:
-    places = [(point, seed) for point in points for seed in seeds]
+    # Seed by seed, so that an interrupted experiment can be concluded with fewer seeds.
+    places = [(point, seed) for seed in seeds for point in points]
     tasks = [
         Task(seeded(point.recipe, seed), home / point.name / f"seed-{seed}", device, report=False)
         for point, seed in places

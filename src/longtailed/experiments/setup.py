@@ -17,10 +17,8 @@ Size = Literal["small", "paper"]
 SIZES = ("small", "paper")
 PAPER_IMAGES = 5000  # of each class in CIFAR-10, on which the published grids are built
 SMALL_IMAGES, LEAST_IMAGES = (500, 24)  # of each class in a small grid, at most and at least
-BATCHES = {"digits": (32, 600)}
-"""Batch size and updates of each run of a small grid; other data, being harder, has `OTHER`."""
-
-OTHER = (64, 1000)
+UPDATES = {"digits": 300}  # of the network in each run of a small grid
+OTHER_UPDATES = 1000  # with other data, which are harder
 
 
 @dataclass(frozen=True)
@@ -133,13 +131,11 @@ def make_setup(
     if size not in SIZES:
         raise unknown_name("size", size, SIZES)
     paper = size == "paper"
-    source = data or ("cifar10" if paper else "digits")
-    batch_size, updates = BATCHES.get(source, OTHER)
     base = Recipe(
         name=name,
-        data=Data(source=source, holdout=0),
+        data=Data(source=data or ("cifar10" if paper else "digits"), holdout=0),
         network=NetworkSpec(name="resnet32" if paper else "resnet8"),
-        stages=(_PAPER_STAGE if paper else _small_stage(batch_size),),
+        stages=(_PAPER_STAGE if paper else _SMALL_STAGE,),
     )
     changed = override(base, overrides)
     fixed = {key: getattr(changed.data, key) for key in ("imbalance", "max_count", "counts")}
@@ -148,9 +144,14 @@ def make_setup(
         raise LongTailedError(f"an experiment sets the class sizes itself; leave out {given[0]}.")
     if changed.seed != base.seed:
         raise LongTailedError("an experiment has several seeds; give them as seeds, such as 0-4.")
-    train = load_splits(changed.data)[0]["train"]
-    if train.num_classes < 2:
-        raise LongTailedError(f"an experiment needs two classes; {train.name} has one.")
+    splits = load_splits(changed.data)[0]
+    train, tested = splits["train"], splits["test"].class_counts
+    if train.num_classes < 2 or 0 in tested:
+        raise LongTailedError(
+            f"an experiment needs two classes or more, all with test images; {train.name} has "
+            f"{train.num_classes} of which {tested.count(0)} have none."
+        )
+    updates = UPDATES.get(changed.data.source, OTHER_UPDATES)
     available = tuple(train.class_counts)
     return Setup("paper" if paper else "small", changed, available, updates, coarse)
 
@@ -161,12 +162,9 @@ _PAPER_STAGE = Stage(
     optimizer=Optimizer(lr=0.1, weight_decay=2e-4),
     schedule=Schedule(kind="step", warmup=5, milestones=(0.8, 0.9), gamma=0.01),
 )
-
-
-def _small_stage(batch_size: int) -> Stage:
-    return Stage(
-        epochs=0,
-        batch_size=batch_size,
-        optimizer=Optimizer(lr=0.05, weight_decay=5e-4),
-        schedule=Schedule(kind="cosine", warmup=0.1),
-    )
+_SMALL_STAGE = Stage(
+    epochs=0,
+    batch_size=64,
+    optimizer=Optimizer(lr=0.1, weight_decay=5e-4),
+    schedule=Schedule(kind="cosine", warmup=0.1),
+)
