@@ -423,3 +423,57 @@ def test_a_class_missing_from_the_meta_set_is_one_sentence(tmp_path):
     with pytest.warns(UserWarning, match="meta_per_class=1 would balance it"):
         shared = prepare(meta_recipe(source=source, meta_source="shared", holdout=0), CPU)[0]
     assert shared.sets["meta"].class_counts == [8, 1]
+
+
+def test_counts_say_how_many_images_each_class_has():
+    counts = [50, 40, 30, 20, 20, 20, 20, 20, 10, 5]
+    held = manifest_of(source="digits", counts=counts, image_size=None)
+    assert held["splits"]["train"]["counts"] == counts
+    assert held["splits"]["holdout"]["counts"] == [10] * 10
+    assert (held["profile"], held["requested_imbalance"]) == ("counts", None)
+    assert held["imbalance_ratio"] == 10
+
+
+def test_counts_take_prefixes_of_one_order():
+    few, more = (
+        load_splits(Data(counts=(20,) * 9 + (tail,), holdout=0))[0]["train"] for tail in (5, 10)
+    )
+    assert rows(few) < rows(more)
+    assert rows(few) == rows(more.subset(range(185)))
+
+
+@pytest.mark.parametrize(
+    ("counts", "message"),
+    [
+        ((500,) + (10,) * 9, "has 115 images, but 500 were asked for"),
+        ((10, 10), "2 class counts for 10 classes"),
+    ],
+)
+def test_impossible_counts_are_one_sentence(counts, message):
+    with pytest.raises(LongTailedError, match=message):
+        load_splits(Data(counts=counts))
+
+
+@pytest.mark.parametrize(("mode", "heads"), [("replace", 60), ("append", 72)])
+def test_similar_samples_change_nothing_but_train(mode, heads):
+    data = Data(counts=(60, *[20] * 8, 10), meta_source="shared", meta_per_class=5)
+    similar = {"fraction": 0.2, "mode": mode}
+    edited = Data.model_validate({**data.model_dump(), "similar": similar})
+    (plain, before), (splits, after) = (prepare(Recipe(data=d), CPU) for d in (data, edited))
+    assert splits.sets["train"].class_counts == [heads, *[20] * 8, 10]
+    assert after["splits"]["train"]["counts"] == splits.sets["train"].class_counts
+    assert {n for n in after["splits"] if after["splits"][n] != before["splits"][n]} == {"train"}
+    note = after["similar"]
+    assert (note["images"], note["head_classes"], note["tail_class"]) == (12, [0], 9)
+    assert note["sha256_before"] == before["splits"]["train"]["sha256"]
+    pixels, kept = splits.sets["train"].pixels(), plain.sets["train"].pixels()
+    changed = (pixels[: len(kept)] != kept).flatten(1).any(1)
+    assert changed.sum() == (12 if mode == "replace" else 0)
+    assert set(plain.sets["train"].labels[changed.numpy()]) <= {0}
+    assert set(splits.sets["train"].labels[len(kept) :]) <= {0}
+    assert "similar" not in before
+
+
+def test_similar_samples_of_files_are_refused(flat):
+    with pytest.raises(LongTailedError, match="similar samples are mixed of pixels in memory"):
+        manifest_of(source=flat, similar={"fraction": 0.1})

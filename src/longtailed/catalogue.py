@@ -8,6 +8,7 @@ from functools import partial
 
 from longtailed.data import SAMPLERS, SOURCES, VIEWS
 from longtailed.data.class_probabilities import KINDS
+from longtailed.experiments import EXPERIMENTS
 from longtailed.methods import METHODS, method_class
 from longtailed.nn import list_networks
 from longtailed.recipes import RECIPES, recipe_note
@@ -41,6 +42,11 @@ def samplers() -> dict[str, str]:
     return notes
 
 
+def experiments() -> dict[str, str]:
+    """Return each experiment with its question."""
+    return {name: one.summary for name, one in EXPERIMENTS.items()}
+
+
 LISTS: dict[str, Callable[[], dict[str, str]]] = {
     "methods": methods,
     "networks": list_networks,
@@ -48,4 +54,5 @@ LISTS: dict[str, Callable[[], dict[str, str]]] = {
     "recipes": recipes,
     "views": lambda: dict(VIEWS),
     "samplers": samplers,
+    "experiments": experiments,
 }

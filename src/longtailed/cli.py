@@ -11,8 +11,11 @@ from typing import TextIO
 
 import typer
 
-from longtailed.bench_command import app
+from longtailed import bench_command, experiment_command
+from longtailed.commands import app
 from longtailed.errors import LongTailedError
+
+COMMANDS = (bench_command, experiment_command)  # modules that add commands of their own
 
 
 def main() -> None:

@@ -142,7 +142,8 @@ def demo(
 @app.command("list")
 def list_(
     what: Annotated[
-        str, typer.Argument(help="methods, networks, sources, recipes, views or samplers.")
+        str,
+        typer.Argument(help="methods, networks, sources, recipes, views, samplers or experiments."),
     ] = "recipes",
     filter_: Annotated[
         str, typer.Argument(metavar="[PART]", help="Only names with this part.")

@@ -10,6 +10,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from longtailed.experiments.intervals import Interval
+from longtailed.experiments.results import heads, rank1, tail
+from longtailed.experiments.runner import FinishedExperiment
 from longtailed.run import FinishedRun
 
 MOST_CLASSES, BAR_WIDTH = 24, 40
@@ -125,3 +128,28 @@ def print_names(notes: Mapping[str, str]) -> None:
     for name, note in notes.items():
         table.add_row(name, escape(note))
     Console().print(table)
+
+
+def print_experiment(finished: FinishedExperiment) -> None:
+    """Print accuracies of each point of the grid with their intervals, and the conclusions."""
+    results = finished.results
+    settings = list(dict.fromkeys(key for point in results.points for key in point.settings))
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    for setting in settings:
+        table.add_column(setting.replace("_", " "))
+    for column in ("rank-1", "all but last", "last class"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for point in results.points:
+        shown = [str(point.settings[setting]) for setting in settings]
+        found = [results.interval(point, measure) for measure in (rank1, heads, tail)]
+        table.add_row(*shown, *map(_spread, found))
+    Console().print(table)
+    print(f"Percent on the test split after the last epoch; {finished.content['interval']}.")
+    for conclusion in finished.conclusions:
+        print(f"- {conclusion.sentence}")
+
+
+def _spread(found: Interval) -> str:
+    if found.high is None:
+        return f"{found.mean:.1f}"
+    return f"{found.mean:.1f} ± {found.high - found.mean:.1f}"

@@ -34,6 +34,7 @@ from longtailed.errors import LongTailedError
 from longtailed.methods import method_class
 from longtailed.recipes import Recipe
 from longtailed.recipes.recipe import Data
+from longtailed.similar import with_similar_samples
 from longtailed.unlabelled import load_unlabelled
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -57,9 +58,9 @@ def load_splits(data: Data) -> tuple[dict[str, ImageSet], dict[str, Any]]:
 
     Raises `LongTailedError` for every kind of bad data in one sentence.
     """
-    holdout = data.holdout
+    holdout, subsampled = data.holdout, data.imbalance is not None or data.counts is not None
     if holdout is None:
-        holdout = HOLDOUT_SHARE if data.imbalance is None else HOLDOUT_IMAGES
+        holdout = HOLDOUT_IMAGES if subsampled else HOLDOUT_SHARE
     meta_from_val = data.meta_per_class is not None and data.meta_source == "val"
     loaded, evaluated = _load_all(data, bool(holdout) or meta_from_val)
     notes: dict[str, Any] = {
@@ -80,10 +81,10 @@ def load_splits(data: Data) -> tuple[dict[str, ImageSet], dict[str, Any]]:
         train, sets["holdout"] = split_holdout(train, holdout, seed=data.subset_seed)
         notes["holdout"] = f"{_of_each_class(sets['holdout'], holdout)}, from train"
     whole = train
-    if data.imbalance is not None:
+    if subsampled:
         train = make_long_tailed(
             whole, data.imbalance, profile=data.profile, seed=data.subset_seed,
-            selection=data.selection, max_count=data.max_count,
+            selection=data.selection, max_count=data.max_count, counts=data.counts,
         )  # fmt: skip
     if data.meta_per_class is not None:
         if data.meta_source == "shared":  # last, from what is really trained on
@@ -264,6 +265,10 @@ def prepare(recipe: Recipe, device: torch.device) -> tuple[Splits, dict[str, Any
     originals, notes = load_splits(data)
     if "meta" in originals:
         _warn_unless_balanced(originals["meta"])
+    if data.similar.fraction:
+        originals["train"], notes["similar"] = with_similar_samples(
+            originals["train"], data.similar, data.subset_seed
+        )
     sets = store(originals, data)
     mean, std = normalization(sets["train"], data)
     splits = Splits(
@@ -288,6 +293,13 @@ def _warn_unless_balanced(meta: ImageSet) -> None:
         )
 
 
+def _profile(data: Data) -> str:
+    """Return how the class sizes came about."""
+    if data.counts is not None:
+        return "counts"
+    return "natural" if data.imbalance is None else data.profile
+
+
 def manifest(splits: Splits, originals: dict[str, ImageSet], data: Data) -> dict[str, Any]:
     """Return the record of what a run was trained on; hashes are over rows of the source."""
     train = splits.sets["train"]
@@ -305,7 +317,7 @@ def manifest(splits: Splits, originals: dict[str, ImageSet], data: Data) -> dict
         },
         "imbalance_ratio": float(counts.max() / counts.min()),
         "requested_imbalance": data.imbalance,
-        "profile": data.profile if data.imbalance is not None else "natural",
+        "profile": _profile(data),
         "seed": data.subset_seed,
         "selection": data.selection,
         "mean": list(splits.mean),

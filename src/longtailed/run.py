@@ -90,11 +90,13 @@ def train(
     devices: int = 1,
     progress: bool = True,
     tensorboard: bool = False,
+    report: bool = True,
 ) -> FinishedRun:
     """Return the finished run of a recipe, trained, evaluated and reported in one directory.
 
     Called again with the same arguments it goes on where it was interrupted, or returns the
-    finished run. `out` is the directory (default: runs/<recipe's name>-<hash>).
+    finished run. `out` is the directory (default: runs/<recipe's name>-<hash>). Without `report`
+    no HTML page is written, which saves a second.
 
     >>> from longtailed import train
     >>> run = train(data="digits", method="ldam-drw", network="resnet20",
@@ -111,7 +113,7 @@ def train(
     results = directory / "results.json"
     if results.exists():
         finished = FinishedRun(directory, chosen, read_json(results))
-        if not finished.report.exists():
+        if report and not finished.report.exists():
             write_report([directory])
         return finished
     idle = any(method_class(stage.method).idle_parameters for stage in chosen.stages)
@@ -130,7 +132,8 @@ def train(
     written = runner.evaluate(*runner.train(network_))
     if fabric.is_global_zero:
         write_json(results, written)
-        write_report([directory])
+        if report:
+            write_report([directory])
     fabric.barrier()
     return FinishedRun(directory, chosen, written)
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import multiprocessing
 import re
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from longtailed.errors import LongTailedError
 from longtailed.recipes import Recipe, override
@@ -51,23 +51,44 @@ def train_seeds(
     `out`/report.html.
     """
     home = Path(out) if out else Path("runs") / f"{recipe.name}-{recipe.identity[:8]}"
+    show = progress and jobs == 1
     tasks = [
-        (override(recipe, {"seed": seed}), home / f"seed-{seed}", device, progress and jobs == 1)
+        Task(override(recipe, {"seed": seed}), home / f"seed-{seed}", device, show)
         for seed in seeds
     ]
-    if jobs == 1:
-        finished = [_train(task) for task in tasks]
-    else:
-        spawn = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
-        with ProcessPoolExecutor(jobs, mp_context=spawn) as pool:
-            finished = list(pool.map(_train, tasks))
+    finished = list(train_all(tasks, jobs))
     write_report([one.directory for one in finished], home / "report.html")
     return finished
 
 
-def _train(task: tuple[Recipe, Path, str, bool]) -> FinishedRun:
-    recipe, out, device, progress = task
-    return train(recipe, out=out, device=device, progress=progress)
+class Task(NamedTuple):
+    """A run to be trained: its recipe and directory, and how it is shown."""
+
+    recipe: Recipe
+    out: Path
+    device: str = "auto"
+    progress: bool = False
+    report: bool = True
+
+
+def train_all(tasks: Sequence[Task], jobs: int = 1) -> Iterator[FinishedRun]:
+    """Yield the finished runs in the order of the tasks, `jobs` processes at a time."""
+    if jobs == 1:
+        yield from map(_train, tasks)
+    else:
+        spawn = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
+        with ProcessPoolExecutor(jobs, mp_context=spawn) as pool:
+            yield from pool.map(_train, tasks)
+
+
+def _train(task: Task) -> FinishedRun:
+    return train(
+        task.recipe,
+        out=task.out,
+        device=task.device,
+        progress=task.progress,
+        report=task.report,
+    )
 
 
 def spread(finished: Sequence[FinishedRun], evaluation: str = "last") -> dict[str, Any]:

@@ -28,7 +28,7 @@ def load_unlabelled(
     if data.unlabelled == REST:
         kept = np.isin(whole.indices, train.indices)
         images = whole.subset(np.flatnonzero(~kept))
-        advice = "subsample more (imbalance, max_count), or name a source"
+        advice = "subsample more (imbalance, max_count, counts), or name a source"
     else:
         source = _source(data, str(data.unlabelled))
         existing = available_splits(source.source)

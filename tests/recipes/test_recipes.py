@@ -94,3 +94,37 @@ def test_unknown_recipes_and_keys_name_the_nearest():
         named_recipe("cifar10-ldam-drw")
     with pytest.raises(LongTailedError, match="no key 'epochs'"):
         load_recipe({"epochs": 3})
+
+
+def test_counts_are_a_setting_like_any_other():
+    plain = override(compose("digits"), ["counts=[30,20,10]"])
+    assert plain.data.counts == (30, 20, 10)
+    assert plain.identity != compose("digits").identity
+    assert load_recipe(json.loads(plain.model_dump_json())).identity == plain.identity
+    swapped = override(named_recipe("cifar10-lt-ce"), ["imbalance=none", "counts=[5000,50]"])
+    assert (swapped.data.imbalance, swapped.data.counts) == (None, (5000, 50))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["counts=[5000,50]"], "counts .* so does imbalance; give one of them"),
+        (["imbalance=none", "max_count=9", "counts=[5,5]"], "so does max_count"),
+        (["imbalance=none", "counts=[5,0]"], "data.counts.1 cannot be 0"),
+        (["imbalance=none", "counts=[]"], "data.counts cannot be"),
+        (["imbalance=none", "counts=many"], "data.counts cannot be 'many'"),
+    ],
+)
+def test_bad_counts_are_one_sentence(changes, message):
+    with pytest.raises(LongTailedError, match=message):
+        override(named_recipe("cifar10-lt-ce"), changes)
+
+
+def test_similar_samples_are_part_of_a_recipe():
+    plain = compose("digits")
+    similar = override(plain, ["fraction=0.3", "similar.tail_class=noise", "head_weight=0.5"])
+    assert (similar.data.similar.fraction, similar.data.similar.tail_class) == (0.3, "noise")
+    assert load_recipe(json.loads(similar.model_dump_json())).identity == similar.identity
+    assert similar.identity != plain.identity == override(plain, ["fraction=0"]).identity
+    with pytest.raises(LongTailedError, match=r"data\.similar\.fraction cannot be 2"):
+        override(plain, ["fraction=2"])

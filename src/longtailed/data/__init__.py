@@ -16,6 +16,11 @@ from longtailed.data.imageset import EncodedImages, ImageSet
 from longtailed.data.longtail import long_tail_counts, make_long_tailed, split_holdout, split_meta
 from longtailed.data.mixing import MixedLabels, cutmix, cutmix_box, mixup, soft_targets
 from longtailed.data.samplers import SAMPLERS, class_probabilities, make_sampler
+from longtailed.data.similar import (
+    append_similar_samples,
+    make_similar_samples,
+    mix_similar_samples,
+)
 from longtailed.data.sources import SOURCES, available_splits, load_imageset
 from longtailed.data.splits import Splits
 from longtailed.data.streams import Batch, Stream
@@ -37,6 +42,7 @@ __all__ = [
     "Splits",
     "Stream",
     "View",
+    "append_similar_samples",
     "available_splits",
     "class_probabilities",
     "cutmix",
@@ -47,6 +53,8 @@ __all__ = [
     "long_tail_counts",
     "make_long_tailed",
     "make_sampler",
+    "make_similar_samples",
+    "mix_similar_samples",
     "mixup",
     "parse_view",
     "scan_images",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -15,6 +15,7 @@ from longtailed.errors import LongTailedError
 from longtailed.job import FitOptions
 from longtailed.methods import check_options, method_class
 from longtailed.metrics import Grouping
+from longtailed.recipes.similar import Similar
 
 EXECUTION = ("capture", "compile", "checkpoint_every")
 
@@ -32,6 +33,8 @@ class Data(BaseModel):
             source as it is.
         profile: "exp" or "step".
         max_count: size of the largest class; None takes what the source allows.
+        counts: images of each class in label order, instead of imbalance and max_count.
+        similar: similar samples that are put into the training images, if any.
         subset_seed: chooses the images of each class.
         selection: "shuffle" (the LDAM-DRW lineage) or "first" (file order, as RSG does).
         holdout: images per class (int) or part of each class (float) set aside from train before
@@ -69,6 +72,8 @@ class Data(BaseModel):
     imbalance: float | None = Field(default=None, ge=1)
     profile: Literal["exp", "step"] = "exp"
     max_count: int | None = Field(default=None, ge=1)
+    counts: tuple[Annotated[int, Field(ge=1)], ...] | None = Field(default=None, min_length=1)
+    similar: Similar = Similar()
     subset_seed: int = Field(default=0, ge=0, lt=2**32)
     selection: Literal["shuffle", "first"] = "shuffle"
     holdout: int | float | None = Field(default=None, ge=0)
@@ -91,6 +96,16 @@ class Data(BaseModel):
         if isinstance(value, float) and value >= 1:
             raise ValueError("a share of each class must be below 1; give images as an integer")
         return value
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Data:
+        given = [name for name in ("imbalance", "max_count") if getattr(self, name) is not None]
+        if self.counts is not None and given:
+            raise ValueError(
+                f"counts say how many images each class has, and so does {given[0]}; give one of "
+                f"them ({given[0]}=none drops the other)"
+            )
+        return self
 
     @model_validator(mode="after")
     def _statistics(self) -> Data:
