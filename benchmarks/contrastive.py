@@ -7,7 +7,8 @@
   included, the given features and prototypes not), from the profiler on a CPU.
 * A ConCutMix step (three views, semantic labels on) against a plain step of the same batch:
   forward, backward and update of ResNet-32 on ready batches, and preparing the batches beside it.
-  "foreground" is what preparing the mixed-in batch costs at every step, also where it is not used.
+  "foreground" is what preparing the mixed-in batch costs at every step: images in memory are
+  prepared also where they are not used (files are decoded only where they are).
 
 On a shared machine the processor time of the process is the steadier clock (with
 OMP_WAIT_POLICY=PASSIVE, so that waiting threads do not count); a GPU's work only the wall shows.
@@ -29,7 +30,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from torch.profiler import ProfilerActivity, profile
 
-from longtailed.data import ImageSet, Splits, view_preset
+from longtailed.data import Batch, ImageSet, Splits, view_preset
 from longtailed.data.views import AutoAugment, View
 from longtailed.losses import balanced_contrastive_loss
 from longtailed.methods import Method, Progress, build_method
@@ -183,13 +184,17 @@ class Trained:
         self.optimizer = torch.optim.SGD(method.parameters(), lr=0.1, momentum=0.9, fused=True)
         self.progress = Progress(200, 8, torch.Generator(DEVICE).manual_seed(0))
         self.feeds = {
-            key: splits.open(key, stream, batch, seed=0).endless(200)
-            for key, stream in method.streams.items()
+            key: splits.open(key, stream, batch, seed=0) for key, stream in method.streams.items()
         }
-        self.batches = {key: next(feed) for key, feed in self.feeds.items()}
+        self.draws = {key: feed.endless_draws(200) for key, feed in self.feeds.items()}
+        self.batches: dict[str, Batch] = {}
+        for key in self.feeds:
+            self.draw(key)
 
     def draw(self, stream: str) -> None:
-        self.batches[stream] = next(self.feeds[stream])
+        feed, drawn = self.feeds[stream], next(self.draws[stream])
+        feed.generator.manual_seed(drawn.seed)
+        self.batches[stream] = feed.prepare(drawn.tensors)
 
     def step(self) -> None:
         sum(self.method(self.batches, self.progress).values()).backward()

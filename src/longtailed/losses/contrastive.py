@@ -66,12 +66,11 @@ class _BalancedContrast(torch.autograd.Function):
         own = sizes[classes]
         others = own - 1  # of the anchor's own class, without the anchor
         column = classes[:, None]
-        same = _same_class(classes)
+        same = _same_class(classes).to(anchors.dtype)
         # Similarities minus the log of their weight: n_{y_j}, but n_{y_j} - 1 in the own class.
         correction = own.log().sub_(others.log())[:, None]
         among = torch.addmm(-own.log(), anchors, anchors.T, alpha=1 / temperature)
-        among.add_(same * correction)
-        _exclude_self(among)
+        among.addcmul_(same, correction).fill_diagonal_(EXCLUDED)
         to_prototypes = torch.addmm(-sizes.log(), anchors, prototypes.T, alpha=1 / temperature)
         to_prototypes.scatter_add_(1, column, correction)
         positives = (among * same).sum(1) + to_prototypes.gather(1, column)[:, 0]
@@ -82,9 +81,9 @@ class _BalancedContrast(torch.autograd.Function):
         losses = denominator.log() + highest[:, 0] - positives / others - others.log()
         # From here on both tables are the gradient: (softmax - [positive] / others) / (M T).
         share = 1 / (len(anchors) * temperature)
-        among.mul_(share / denominator[:, None]).sub_(same * (share / others)[:, None])
-        to_prototypes.mul_(share / denominator[:, None])
-        to_prototypes.scatter_add_(1, column, -share / others[:, None])
+        scale, pull = (share / denominator)[:, None], (-share / others)[:, None]
+        among.mul_(scale).addcmul_(same, pull)
+        to_prototypes.mul_(scale).scatter_add_(1, column, pull)
         ctx.save_for_backward(anchors, prototypes, among, to_prototypes)
         return losses.mean()
 
@@ -113,7 +112,7 @@ def supervised_contrastive_loss(
     with torch.autocast(features.device.type, enabled=False):
         anchors, classes = _anchors(features, labels)
         among = torch.mm(anchors / temperature, anchors.T)
-        _exclude_self(among)
+        among.fill_diagonal_(EXCLUDED)
         same = _same_class(classes)
         others = same.sum(1)
         losses = among.logsumexp(1) - (among * same).sum(1) / others.clamp_min(1)
@@ -160,8 +159,3 @@ def _anchors(features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 def _same_class(classes: Tensor) -> Tensor:
     """Whether j is another vector of i's class: bool [M, M]."""
     return (classes[:, None] == classes).fill_diagonal_(False)
-
-
-def _exclude_self(similarities: Tensor) -> None:
-    itself = torch.eye(len(similarities), dtype=torch.bool, device=similarities.device)
-    similarities.masked_fill_(itself, EXCLUDED)
