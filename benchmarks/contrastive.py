@@ -20,7 +20,7 @@ import argparse
 import json
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +31,8 @@ from torch.nn.functional import normalize
 from torch.profiler import ProfilerActivity, profile
 
 from longtailed.data import Batch, ImageSet, Splits, view_preset
-from longtailed.data.views import AutoAugment, View
+from longtailed.data.auto_augment import AutoAugment
+from longtailed.data.views import View
 from longtailed.losses import balanced_contrastive_loss
 from longtailed.methods import Method, Progress, build_method
 from longtailed.nn import build_network
@@ -82,7 +83,7 @@ def clocks() -> np.ndarray:
     return np.array([time.perf_counter(), time.process_time()])
 
 
-def alternate(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, np.ndarray]:
+def alternate(calls: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, np.ndarray]:
     """Return wall and processor time of each call in ms, [rounds, 2], the calls taking turns."""
     times: dict[str, list[np.ndarray]] = {name: [] for name in calls}
     for _ in range(rounds + 2):  # the first two warm up

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 from record import record
+from torch import Tensor
 
 MIB = 1024.0
 
@@ -34,7 +35,8 @@ def open_source(source: str) -> dict[str, float]:
     before, started = peak_mib(), time.perf_counter()
     imageset = load_imageset(source)
     seconds, growth = time.perf_counter() - started, peak_mib() - before
-    pixels = imageset.images.nbytes / MIB**2 if imageset.in_memory else 0.0
+    images = imageset.images
+    pixels = images.nbytes / MIB**2 if isinstance(images, Tensor) else 0.0
     return {
         "images": len(imageset),
         "classes": imageset.num_classes,

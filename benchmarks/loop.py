@@ -16,14 +16,15 @@ import time
 
 import numpy as np
 import torch
+from lightning_fabric import Fabric
 from record import record
 
 from longtailed.data import ImageSet, Splits, parse_view
 from longtailed.engine import make_fabric
 from longtailed.fit import fit
 from longtailed.job import FitOptions, Job
-from longtailed.methods import CrossEntropy
-from longtailed.nn import build_network
+from longtailed.methods import CrossEntropy, Progress
+from longtailed.nn import Network, build_network
 
 STEPS, BATCH, CLASSES = 8, 128, 10
 
@@ -36,7 +37,7 @@ def random_images() -> ImageSet:
     return ImageSet(pixels, labels, tuple(map(str, range(CLASSES))), name="random")
 
 
-def network():
+def network() -> Network:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return build_network("resnet32", CLASSES).to(memory_format=torch.channels_last)
@@ -45,7 +46,7 @@ def network():
 class Bare:
     """Forward, backward and update on a ready batch; nothing else."""
 
-    def __init__(self, fabric) -> None:
+    def __init__(self, fabric: Fabric) -> None:
         self.fabric, self.network = fabric, network().to(fabric.device).train()
         self.optimizer = torch.optim.SGD(
             self.network.parameters(), lr=0.1, momentum=0.9, weight_decay=2e-4, fused=True
@@ -73,11 +74,13 @@ class Timed(CrossEntropy):
     """Lets the bare loop take a step after each of `fit`'s, and notes how long both took."""
 
     def prepare(self, bare: Bare) -> Timed:
-        self.bare, self.ours, self.theirs = bare, [], []
-        self.resumed = None
+        self.bare = bare
+        self.ours: list[np.ndarray] = []
+        self.theirs: list[np.ndarray] = []
+        self.resumed: np.ndarray | None = None
         return self
 
-    def after_step(self, progress) -> None:
+    def after_step(self, progress: Progress) -> None:
         device = self.class_counts.device
         ended = clocks(device)
         if self.resumed is not None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -106,7 +107,7 @@ def naive_chunk(
     return x[tail] + u, ce + norm + (1 - product.sum(1)).sum() / len(head)
 
 
-def alternate(forms: dict[str, Callable[[], None]], rounds: int) -> dict[str, np.ndarray]:
+def alternate(forms: dict[str, Callable[[], object]], rounds: int) -> dict[str, np.ndarray]:
     """Return median wall and processor seconds of each form, which take turns."""
     seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in forms}
     for _ in range(rounds + 1):
@@ -145,11 +146,14 @@ def module_case(
         (outputs[0].sum() + 0.1 * outputs[2] + 0.01 * outputs[3]).backward()
         return outputs
 
-    forms = {"naive": lambda *args: naive(module, *args), "ours": module}
+    forms: dict[str, Callable[..., Outputs]] = {
+        "naive": lambda *args: naive(module, *args),
+        "ours": module,
+    }
     expected, found = (step(form) for form in forms.values())
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
     runs: dict[str, Callable[[], object]] = {
-        name: (lambda form=form: step(form)) for name, form in forms.items()
+        name: partial(step, form) for name, form in forms.items()
     }
     runs["ours padded"] = lambda: step(module, padded=True)
     medians = alternate(runs, rounds)
@@ -187,7 +191,7 @@ def training_step(name: str, epoch: int, **options: object) -> Callable[[], None
 
 
 def step_ratios(rounds: int) -> dict[str, object]:
-    steps = {
+    steps: dict[str, Callable[[], object]] = {
         "plain": training_step("ldam-drw", BEFORE),
         "rsg before": training_step("rsg-ldam-drw", BEFORE),
         "rsg after": training_step("rsg-ldam-drw", AFTER),

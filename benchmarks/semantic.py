@@ -171,7 +171,9 @@ def check(case: Case) -> float:
             form(inputs)
         buffers = inputs.statistics
         is_loss = case.what != "statistics"
-        results.append(inputs.weight.grad if is_loss else torch.clone(buffers.covariance))
+        result = inputs.weight.grad if is_loss else torch.clone(buffers.covariance)
+        assert result is not None
+        results.append(result)
     return float((results[0] - results[1]).abs().max() / results[1].abs().max())
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -22,7 +23,6 @@ from torch.func import functional_call
 
 from longtailed.data import Batch
 from longtailed.methods import METHODS, Progress
-from longtailed.methods import metasaug as metasaug_module
 from longtailed.nn import build_network
 
 BATCH = 100
@@ -75,12 +75,8 @@ def spelled_out(step: Callable[[], None]) -> Callable[[], None]:
     """Return a step of MetaSAug that uses `second_order`."""
 
     def changed() -> None:
-        original = metasaug_module.gradient_from_logits
-        metasaug_module.gradient_from_logits = second_order
-        try:
+        with patch("longtailed.methods.metasaug.gradient_from_logits", second_order):
             step()
-        finally:
-            metasaug_module.gradient_from_logits = original
 
     return changed
 
