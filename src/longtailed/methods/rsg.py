@@ -38,7 +38,8 @@ class RSG(CrossEntropy):
         head_ratio: the int(K * head_ratio) largest classes, but at least one, are head classes.
         head_classes: the head classes themselves, in place of `head_ratio`.
         generate_start: when generation begins (an epoch or a fraction of the run). It should be
-            when `weighting_start` or `sampler_start` come, one epoch after a drop of the rate.
+            when `weighting_start` or `sampler_start` come, one epoch after a drop of the rate to a
+            hundredth: `transform` is untrained then, and at a tenth (0.01) training diverged.
         num_centers, contrastive_dim, strength, layout, reduction, freeze_contrastive: see
             `RareSampleGenerator`.
         cesc_weight, mv_weight: weights of the generator's losses.
