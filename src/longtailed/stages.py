@@ -68,6 +68,6 @@ def start_from(recipe: Recipe, network: Network) -> dict[str, Any] | None:
                 "stage that does before it, or set network.init_from."
             )
         if stage.epochs:
-            backbone |= not kind.frozen_backbone
+            backbone = True  # by this stage or, if it leaves the backbone as it is, before
             head |= not kind.label_free
     return None if loaded is None else {"backbone": loaded.backbone, "head": loaded.head}

@@ -175,3 +175,14 @@ def test_the_key_encoder_starts_from_the_network_and_is_not_trained(small_networ
     assert method.pointer == 36
     norms = method.queue.norm(dim=0)
     torch.testing.assert_close(norms, torch.ones_like(norms))
+
+
+def test_the_queue_begins_anew_when_it_is_full(small_network):
+    method = build_method("moco", small_network(), COUNTS, queue_size=8, embedding_dim=5)
+    progress = Progress(1, 3, torch.Generator())
+    keys = normalize(torch.randn(3, 4, 5, generator=torch.Generator().manual_seed(0)), dim=2)
+    for step in range(3):
+        method._keys = keys[step]
+        method.after_step(progress)
+    assert method.pointer == 4
+    assert torch.equal(method.queue.T, torch.cat([keys[2], keys[1]]))
