@@ -32,7 +32,7 @@ def fewer_points(monkeypatch):
     monkeypatch.setattr(toy_case_1, "SHARES", (1 / 4, 1))
     monkeypatch.setattr(toy_case_2, "SHARES", (1, 1 / 24))
     monkeypatch.setitem(similar_samples.FRACTIONS, "small", (0.5,))
-    monkeypatch.setitem(similar_samples.WEIGHTS, "small", (1.0,))
+    monkeypatch.setitem(similar_samples.WEIGHTS, "small", (0.8, 1.0))
     monkeypatch.setattr(pre_training, "METHODS", ("CE+RS",))
     monkeypatch.setitem(architectures.NETWORKS, "small", ("resnet8",))
 

@@ -28,7 +28,10 @@ PUBLISHED: dict[str, Any] = {
 def plot_intervals(
     axes: Axes, places: Sequence[float], found: Sequence[Interval], label: str, **look: Any
 ) -> None:
-    """Draw means as a line with marks, and their intervals as a band and bars."""
+    """Draw means as marks and their intervals as bars, with a line and a band through them.
+
+    With `linestyle="none"`, for places that are no numbers, there is neither line nor band.
+    """
     order = np.argsort(np.asarray(places), kind="stable")
     x = np.asarray(places, dtype=np.float64)[order]
     mean = np.array([found[i].mean for i in order])
@@ -39,7 +42,8 @@ def plot_intervals(
     look = {"marker": "o", "markersize": 5.5, **look}
     axes.plot(x, mean, label=label, **look)
     if not np.isnan(low).all():
-        axes.fill_between(x, low, high, color=look["color"], alpha=0.14, linewidth=0)
+        if look.get("linestyle") != "none":
+            axes.fill_between(x, low, high, color=look["color"], alpha=0.14, linewidth=0)
         axes.vlines(x, low, high, color=look["color"], linewidth=1)
 
 
@@ -60,15 +64,15 @@ def draw_class_sizes(
     order = np.argsort(places)
     for number in range(last):
         means = [results.class_interval(point, number).mean for point in points]
-        label = "each other class" if number == 0 else None
+        label = "each head class" if number == 0 else None
         axes.plot(
             np.array(places)[order], np.array(means)[order],
             color=HEAD, linewidth=0.8, alpha=0.55, label=label,
         )  # fmt: skip
     mean = [results.interval(point, heads) for point in points]
-    plot_intervals(axes, places, mean, "mean of the others", color=HEAD, marker="s")
+    plot_intervals(axes, places, mean, "mean of the head classes", color=HEAD, marker="s")
     rare = [results.interval(point, tail) for point in points]
-    plot_intervals(axes, places, rare, "the tail class", color=TAIL, linewidth=2.6)
+    plot_intervals(axes, places, rare, "tail class", color=TAIL, linewidth=2.6)
     if published is not None:
         axes.plot(published[x], published["per_class"][-1], label="tail, published", **PUBLISHED)
     accuracy_axis(axes)

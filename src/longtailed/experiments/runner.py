@@ -72,8 +72,15 @@ def run_grid(
         "wall_seconds": round(time.perf_counter() - started[0], 1),
         "processor_seconds": round(_processor_seconds() - started[1], 1),
     }
+    return _finish(home, name, experiment, results, cost)
+
+
+def _finish(
+    home: Path, name: str, experiment: Experiment, results: Results, cost: Mapping[str, float]
+) -> FinishedExperiment:
+    """Conclude, and write all files but the runs' own."""
     conclusions = tuple(experiment.conclude(results))
-    table = experiment.published(setup.classes) if setup.paper else None
+    table = experiment.published(results.setup.classes) if results.setup.paper else None
     content = _content(name, experiment, results, conclusions, table, cost, home)
     _write(home / FILE, _as_text(content))
     _write(home / "results.csv", results.csv())

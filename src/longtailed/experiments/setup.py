@@ -18,7 +18,7 @@ SIZES = ("small", "paper")
 PAPER_IMAGES = 5000  # of each class in CIFAR-10, on which the published grids are built
 SMALL_IMAGES, LEAST_IMAGES = (500, 24)  # of each class in a small grid, at most and at least
 UPDATES = {"digits": 300}  # of the network in each run of a small grid
-OTHER_UPDATES = 1000  # with other data, which are harder
+OTHER_UPDATES = 600  # with other data
 
 
 @dataclass(frozen=True)

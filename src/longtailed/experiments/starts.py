@@ -121,7 +121,8 @@ def _draw_panel(
             shown = [table["rank1"][published_name(table, pair[side])] for pair in chosen]
             place = table["imbalance"].index(wanted["imbalance"])
             figures = [row[place] for row in shown]
-            axes.plot(places, figures, **{**PUBLISHED, "linestyle": "none"})
+            name = "published" if side == 0 else None
+            axes.plot(places, figures, label=name, **{**PUBLISHED, "linestyle": "none"})
     means = [results.interval(point, rank1) for point in results.points]
     lowest = min(one.mean if one.low is None else one.low for one in means)
     accuracy_axis(axes, low=10 * (max(lowest, 0) // 10))
