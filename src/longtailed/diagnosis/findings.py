@@ -1,0 +1,291 @@
+"""The diagnosis: similarity statistics and the parts of the error, class by class."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from longtailed.diagnosis.attribution import (
+    LEVEL,
+    NEIGHBOURS,
+    RESAMPLES,
+    FloatArray,
+    Neighbours,
+    Parts,
+    divide_error,
+    equal_decision,
+    wrong_neighbours,
+)
+from longtailed.diagnosis.evidence import Evidence, image_name
+from longtailed.diagnosis.similarity import (
+    BLOCK,
+    confusion_similarity,
+    gaussian_overlap,
+    head_leakage,
+    look_alike_share,
+    mean_cosine,
+    nearest_means,
+    unit_features,
+)
+from longtailed.metrics import class_groups, confusion_matrix
+
+FEW_ERRORS = 5  # wrong images of a class below which its error is not divided
+NOTICEABLE = 0.2  # share of a class's error from which a part is worth naming
+MOST_MATRIX = 100  # classes up to which whole matrices are written to JSON
+MOST_LOOK_ALIKES = 200
+DUPLICATE = 0.999  # cosine of neutral features from which two images are likely the same
+
+
+@dataclass(frozen=True, eq=False)
+class LookAlike:
+    """A training image that looks like another class: position, labels, its nearest image there."""
+
+    position: int
+    label: int
+    looks_like: int
+    nearest: int
+    cosine: float
+    name: str
+
+    @property
+    def duplicate(self) -> bool:
+        """Whether it is so near an image of the other class that they are likely the same."""
+        return self.cosine >= DUPLICATE
+
+
+@dataclass(frozen=True, eq=False)
+class Findings:
+    """Everything a diagnosis found; matrices are [C, C], row i is about class i.
+
+    `cosine`, `overlap` and `alike` are those of `similarity.mean_cosine` (centred),
+    `gaussian_overlap` (test images) and `look_alike_share`; `confused` of `confusion_similarity`
+    and `leakage` of `head_leakage`.
+    """
+
+    evidence: Evidence
+    counts: np.ndarray[Any, np.dtype[np.int64]]
+    parts: Parts
+    neighbours: Neighbours
+    cosine: FloatArray
+    overlap: FloatArray
+    alike: FloatArray
+    confused: FloatArray
+    leakage: FloatArray
+    confusion: np.ndarray[Any, np.dtype[np.int64]]
+    look_alikes: Sequence[LookAlike]
+    look_alike_images: int
+    memorised: tuple[float, float]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The class names."""
+        return self.evidence.train.class_names
+
+    def by_error(self) -> list[int]:
+        """Return the tested classes, most error first; of equal ones the rarer first."""
+        tested = np.flatnonzero(self.parts.images)
+        return sorted(tested.tolist(), key=lambda c: (-self.parts.error[c], self.counts[c]))
+
+    def rare(self) -> list[int]:
+        """Return the classes with few training images that were tested (see `class_groups`)."""
+        few = class_groups(self.counts.tolist(), groups="auto").few
+        return [c for c in few if self.parts.images[c]]
+
+    def similar_class(self, label: int) -> int | None:
+        """Return the class through which most of the similarity part goes, else the most alike.
+
+        The most alike by the mean cosine; None if no other class has training images.
+        """
+        towards = self.parts.towards[label]
+        if self.divided(label) and towards.max() >= 0.02:
+            return int(towards.argmax())
+        others = np.where(self.counts > 0, self.cosine[label], -np.inf)
+        others[label] = -np.inf
+        return int(others.argmax()) if np.isfinite(others).any() else None
+
+    def divided(self, label: int) -> bool:
+        """Return whether the class has enough wrong images to divide its error."""
+        return bool(self.parts.wrong[label] >= FEW_ERRORS)
+
+    def verdict(self, label: int) -> str:
+        """Return in words what the class's error goes with, as far as the images allow."""
+        parts = self.parts
+        if parts.images[label] == 0:
+            return "no test images"
+        if not self.divided(label):
+            return "too few errors to divide"
+        found = []
+        for row, name in ((1, "scarcity"), (2, "similarity")):
+            value = (parts.error, parts.scarcity, parts.similarity)[row][label]
+            if parts.intervals[row, label, 0] > 0 and value >= NOTICEABLE * parts.error[label]:
+                found.append((value, name))
+        words = [name for _, name in sorted(found, reverse=True)]
+        similar = self.similar_class(label)
+        if "similarity" in words and similar is not None:
+            words[words.index("similarity")] = f"similarity to {self.names[similar]}"
+        return " and ".join(words) or "neither can be told apart from chance"
+
+
+def examine(evidence: Evidence) -> Findings:
+    """Return what the evidence says."""
+    train, test = evidence.train, evidence.test
+    classes = train.num_classes
+    labels, truth = torch.from_numpy(train.labels), torch.from_numpy(test.labels)
+    learnt = nearest_means(evidence.features, labels, classes)
+    looks = [learnt, labels[evidence.nearest[0][:, 0]]]
+    equal = learnt
+    if not evidence.estimated:
+        looks.append(nearest_means(evidence.neutral, labels, classes))
+        queries = evidence.test_features
+        equal = equal_decision(evidence.features, labels, queries, classes)
+    looks_like = torch.stack(looks, dim=1)
+    neighbours = wrong_neighbours(
+        evidence.features, labels, looks_like, evidence.test_features, truth, evidence.predictions,
+        classes,
+    )  # fmt: skip
+    confusion = confusion_matrix(truth, evidence.predictions, classes)
+    counts = torch.tensor(train.class_counts)
+    found, total = list_look_alikes(evidence, looks_like)
+    return Findings(
+        evidence=evidence,
+        counts=counts.numpy(),
+        parts=divide_error(truth, evidence.predictions, equal, neighbours, classes),
+        neighbours=neighbours,
+        cosine=_array(mean_cosine(evidence.features, labels, classes, centred=True)),
+        overlap=_array(gaussian_overlap(evidence.test_features, truth, classes)),
+        alike=_array(look_alike_share(looks_like, labels, classes)),
+        confused=_array(confusion_similarity(confusion)),
+        leakage=_array(head_leakage(confusion, counts)),
+        confusion=confusion.numpy(),
+        look_alikes=found,
+        look_alike_images=total,
+        memorised=(_balanced(learnt, labels, classes), _balanced(equal, truth, classes)),
+    )
+
+
+def list_look_alikes(evidence: Evidence, looks_like: Tensor) -> tuple[list[LookAlike], int]:
+    """Return the look-alikes that are nearest to an image of the other class, and how many are.
+
+    Those whose own label is the rarer class come last: the effect is of the others.
+    """
+    labels = torch.from_numpy(evidence.train.labels)
+    unit = unit_features(evidence.neutral, evidence.neutral)
+    chosen = torch.nonzero((looks_like != labels[:, None]).any(dim=1)).flatten()
+    others = looks_like[chosen].masked_fill(looks_like[chosen] == labels[chosen, None], -1)
+    found: dict[int, tuple[float, int, int]] = {}
+    for other in torch.unique(others[others >= 0]).tolist():
+        members = torch.nonzero(labels == other).flatten()
+        for rows in torch.split(chosen[(others == other).any(dim=1)], BLOCK):
+            best = (unit[rows] @ unit[members].T).max(dim=1)
+            near = members[best.indices]
+            for cosine, row, place in zip(
+                best.values.tolist(), rows.tolist(), near.tolist(), strict=True
+            ):
+                found[row] = max(found.get(row, (-2.0, 0, 0)), (cosine, row, place))
+    counts = evidence.train.class_counts
+
+    def order(entry: tuple[float, int, int]) -> tuple[bool, float]:
+        label, other = int(labels[entry[1]]), int(labels[entry[2]])
+        return counts[label] < counts[other] and entry[0] < DUPLICATE, -entry[0]
+
+    listed = [
+        LookAlike(
+            position, int(labels[position]), int(labels[near]), near, cosine,
+            image_name(evidence.train, position),
+        )
+        for cosine, position, near in sorted(found.values(), key=order)[:MOST_LOOK_ALIKES]
+    ]  # fmt: skip
+    return listed, len(found)
+
+
+def _array(values: Tensor) -> FloatArray:
+    return values.double().numpy()
+
+
+def _balanced(predictions: Tensor, labels: Tensor, classes: int) -> float:
+    """Return the mean over the classes that occur of the share predicted right."""
+    images = torch.bincount(labels, minlength=classes)
+    right = torch.bincount(labels[predictions == labels], minlength=classes)
+    return float((right[images > 0] / images[images > 0]).mean())
+
+
+def to_json(findings: Findings, advice: Sequence[Any], limits: Sequence[str]) -> dict[str, Any]:
+    """Return the diagnosis as a JSON-ready value; shares in 0..1."""
+    f = findings
+    value: dict[str, Any] = {
+        **f.evidence.about,
+        "estimated": f.evidence.estimated,
+        "images": {"train": len(f.evidence.train), "test": len(f.evidence.test)},
+        "settings": {"neighbours": NEIGHBOURS, "resamples": RESAMPLES, "level": LEVEL},
+        "nearest_mean_accuracy": {"training": f.memorised[0], "test": f.memorised[1]},
+        "classes": [_class_json(f, c) for c in range(len(f.names))],
+        "look_alike_images": f.look_alike_images,
+        "look_alikes": [
+            {
+                "image": one.name,
+                "position": one.position,
+                "label": f.names[one.label],
+                "looks_like": f.names[one.looks_like],
+                "nearest": image_name(f.evidence.train, one.nearest),
+                "cosine": round(one.cosine, 4),
+                "likely_duplicate": one.duplicate,
+            }
+            for one in f.look_alikes
+        ],
+        "try_first": [one.to_json() for one in advice],
+        "limits": list(limits),
+    }
+    if len(f.names) <= MOST_MATRIX:
+        value["similarity"] = {
+            "mean_cosine": f.cosine.round(4).tolist(),
+            "gaussian_overlap": f.overlap.round(4).tolist(),
+            "look_alike_share": f.alike.round(4).tolist(),
+            "confusion": f.confused.round(4).tolist(),
+            "head_leakage": f.leakage.round(4).tolist(),
+        }
+    return value
+
+
+def _class_json(f: Findings, label: int) -> dict[str, Any]:
+    parts, similar = f.parts, f.similar_class(label)
+    tested = int(parts.images[label])
+    entry: dict[str, Any] = {
+        "class": label,
+        "name": f.names[label],
+        "count": int(f.counts[label]),
+        "test_images": tested,
+        "accuracy": float(1 - parts.error[label]) if tested else None,
+        "verdict": f.verdict(label),
+    }
+    values = (parts.error, parts.scarcity, parts.similarity, parts.rest)
+    for row, name in enumerate(("error", "scarcity", "similarity", "rest")):
+        known = tested and (name == "error" or f.divided(label))
+        entry[name] = float(values[row][label]) if known else None
+        entry[f"{name}_interval"] = parts.intervals[row, label].tolist() if known else None
+    entry["similar_class"] = None if similar is None else _pair_json(f, label, similar)
+    towards = np.argsort(-parts.towards[label], kind="stable")[:5]
+    entry["similarity_towards"] = {
+        f.names[j]: float(parts.towards[label, j])
+        for j in towards
+        if f.divided(label) and parts.towards[label, j] > 0
+    }
+    return entry
+
+
+def _pair_json(f: Findings, label: int, other: int) -> dict[str, Any]:
+    return {
+        "class": other,
+        "name": f.names[other],
+        "count": int(f.counts[other]),
+        "part": float(f.parts.towards[label, other]) if f.divided(label) else None,
+        "mean_cosine": float(f.cosine[label, other]),
+        "gaussian_overlap": float(f.overlap[label, other]),
+        "look_alike_share": float(f.alike[label, other]),
+        "confusion": float(f.confused[label, other]),
+        "head_leakage": float(f.leakage[label, other]),
+    }
