@@ -11,7 +11,7 @@ from typing import TextIO
 
 import typer
 
-from longtailed.bench_command import app
+from longtailed.diagnose_command import app
 from longtailed.errors import LongTailedError
 
 

@@ -12,6 +12,7 @@ from longtailed.diagnosis.attribution import (
 )
 from longtailed.diagnosis.evidence import Evidence, of_data, of_run
 from longtailed.diagnosis.findings import Findings, LookAlike, examine
+from longtailed.diagnosis.outcome import Diagnosis, diagnose
 from longtailed.diagnosis.similarity import (
     class_means,
     confusion_similarity,
@@ -24,6 +25,7 @@ from longtailed.diagnosis.similarity import (
 )
 
 __all__ = [
+    "Diagnosis",
     "Evidence",
     "Findings",
     "LookAlike",
@@ -31,6 +33,7 @@ __all__ = [
     "Parts",
     "class_means",
     "confusion_similarity",
+    "diagnose",
     "divide_error",
     "equal_decision",
     "examine",

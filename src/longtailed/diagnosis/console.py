@@ -1,0 +1,65 @@
+"""The diagnosis as a printed table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from longtailed.diagnosis.advice import Advice
+from longtailed.diagnosis.findings import Findings
+
+MOST_ROWS = 15
+
+
+def print_diagnosis(
+    findings: Findings, advice: Sequence[Advice], limits: Sequence[str], out: str
+) -> None:
+    """Print the classes with most error, what it goes with, and what to try first."""
+    estimated = findings.evidence.estimated
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    table.add_column("class", overflow="fold")
+    accuracy = "acc. (est.)" if estimated else "accuracy"
+    for column in ("images", accuracy, "error", "scarcity", "similarity", "rest"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("similar class", overflow="fold")
+    table.add_column("goes with", overflow="fold")
+    for label in findings.by_error()[:MOST_ROWS]:
+        table.add_row(*_row(findings, label))
+    Console().print(table)
+    left_out = len(findings.by_error()) - MOST_ROWS
+    more = f" {left_out} classes with less error are in the page." if left_out > 0 else ""
+    print(
+        "Percent of the class's test images; scarcity + similarity + rest = error. Brackets: "
+        f"training images of the similar class.{more}"
+    )
+    print("\nWhat to try first")
+    for number, one in enumerate(advice, start=1):
+        print(f"{number}. {one.title}. {one.reason}")
+        for command in one.commands:
+            print(f"     {command}")
+    print(f"\n{limits[0]}\nAll limits, example images and look-alikes: {out}")
+
+
+def _row(findings: Findings, label: int) -> list[str]:
+    parts, similar = findings.parts, findings.similar_class(label)
+    shares = ["-", "-", "-"]
+    if findings.divided(label):
+        rows = (parts.scarcity, parts.similarity, parts.rest)
+        shares = [f"{100 * row[label]:.1f}" for row in rows]
+    name = "-"
+    if similar is not None:
+        name = f"{findings.names[similar]} ({findings.counts[similar]:,})"
+    error = parts.error[label]
+    return [
+        escape(findings.names[label]),
+        f"{findings.counts[label]:,}",
+        f"{100 * (1 - error):.1f}",
+        f"{100 * error:.1f}",
+        *shares,
+        escape(name),
+        escape(findings.verdict(label)),
+    ]
