@@ -40,6 +40,7 @@ CIFAR = {
     "source": None, "head": 0, "tail": 9, "third": 4, "counts": (200, 66, 10),
     "overrides": {"epochs": 20, "batch_size": 64, "lr": 0.05, "schedule.gamma": 0.1},
 }  # fmt: skip
+SHARE = 0.5  # of the head images are mixed
 ARMS = ("base", "similar", "few", "control", "equal", "equal-similar")
 
 
@@ -52,10 +53,10 @@ def settings(case: dict[str, Any], arm: str, seed: int) -> dict[str, Any]:
         "data.counts": counts, "network.options.width": case.get("width", 1.0),
     }  # fmt: skip
     if "similar" in arm or arm == "control":
-        overrides["data.similar"] = {
-            "fraction": 0.5,
-            "head_classes": [case["head"]],
-            "tail_class": case["third"] if arm == "control" else case["tail"],
+        overrides |= {
+            "data.similar.fraction": SHARE,
+            "data.similar.head_classes": [case["head"]],
+            "data.similar.tail_class": case["third"] if arm == "control" else case["tail"],
         }
     return overrides
 
@@ -78,19 +79,15 @@ def examined(case: dict[str, Any], arm: str, seed: int, home: Path) -> dict[str,
         "look_alike_share": found.alike[tail, head],
     }
     if "similar" in arm:
-        row |= dropped_idea(found, case, overrides, seed)
+        row |= dropped_idea(found, case, seed)
     return {name: round(float(value), 4) for name, value in row.items()}
 
 
-def dropped_idea(
-    found: Findings, case: dict[str, Any], overrides: dict[str, Any], seed: int
-) -> dict[str, float]:
-    evidence, similar = found.evidence, overrides["data.similar"]
+def dropped_idea(found: Findings, case: dict[str, Any], seed: int) -> dict[str, float]:
+    evidence = found.evidence
     labels, truth = evidence.train.labels, evidence.test.labels
     blank = np.zeros((len(labels), 1), np.uint8)  # which rows are mixed does not depend on pixels
-    rows = mix_similar_samples(
-        blank, labels, case["head"], case["tail"], similar["fraction"], seed=seed
-    ).rows
+    rows = mix_similar_samples(blank, labels, case["head"], case["tail"], SHARE, seed=seed).rows
     random = np.random.RandomState(seed).permutation(np.flatnonzero(labels == case["head"]))
     errors = {}
     for name, left_out in (("mixed", rows), ("random", random[: len(rows)])):

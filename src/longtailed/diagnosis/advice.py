@@ -84,15 +84,20 @@ def _nothing(share: Share | None) -> Advice:
 def _check_duplicates(number: int) -> Advice:
     return Advice(
         "Check the likely duplicates",
-        f"{number} training image(s) are almost the same as an image of another class; one of the "
-        "two labels is wrong. They head the list of look-alikes, with their names.",
+        f"{plural(number, 'training image is', 'training images are')} almost the same as an image "
+        "of another class; one of the two labels is wrong. They head the list of look-alikes.",
     )
+
+
+def plural(number: int, one: str, several: str) -> str:
+    """Return the number with the noun that suits it."""
+    return f"{number:,} {one if number == 1 else several}"
 
 
 def _points(part: float, share: Share) -> str:
     return (
         f"{100 * part:.0f} of {100 * share.error:.0f} points of error on "
-        f"{len(share.classes)} class(es)"
+        f"{plural(len(share.classes), 'class', 'classes')}"
     )
 
 

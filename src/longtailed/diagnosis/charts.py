@@ -80,7 +80,7 @@ def _name_points(axes: Axes, findings: Findings, named: list[int], alike: FloatA
     for label in named:
         accuracy = 100 * (1 - findings.parts.error[label])
         axes.annotate(
-            f"{shorten(findings.names[label], 16)} {accuracy:.0f}",
+            f"{shorten(findings.names[label], 16)}: {accuracy:.0f} %",
             (max(findings.counts[label], 0.5), alike[label]),
             xytext=(0, 9),
             textcoords="offset points",

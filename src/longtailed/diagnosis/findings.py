@@ -119,16 +119,26 @@ class Findings:
             return "no test images"
         if not self.divided(label):
             return "too few errors to divide"
-        found = []
-        for row, name in ((1, "scarcity"), (2, "similarity")):
-            value = (parts.error, parts.scarcity, parts.similarity)[row][label]
-            if parts.intervals[row, label, 0] > 0 and value >= NOTICEABLE * parts.error[label]:
-                found.append((value, name))
-        words = [name for _, name in sorted(found, reverse=True)]
+        words = self.large_parts(label)
         similar = self.similar_class(label)
         if "similarity" in words and similar is not None:
             words[words.index("similarity")] = f"similarity to {self.names[similar]}"
-        return " and ".join(words) or "neither can be told apart from chance"
+        return " and ".join(words) or "unclear: chance could have made the parts"
+
+    def large_parts(self, label: int) -> list[str]:
+        """Return which of scarcity and similarity matter, the larger first.
+
+        A part matters if its interval is above 0 and it is a fifth of the class's error or more.
+        """
+        parts, found = self.parts, []
+        for row, name, values in (
+            (1, "scarcity", parts.scarcity),
+            (2, "similarity", parts.similarity),
+        ):
+            large = values[label] >= NOTICEABLE * parts.error[label]
+            if large and parts.intervals[row, label, 0] > 0:
+                found.append((float(values[label]), name))
+        return [name for _, name in sorted(found, reverse=True)]
 
 
 def examine(evidence: Evidence) -> Findings:

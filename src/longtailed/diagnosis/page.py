@@ -10,7 +10,7 @@ import jinja2
 
 from longtailed.checkpoint import write_atomically
 from longtailed.diagnosis import charts
-from longtailed.diagnosis.advice import Advice, Share, rare_share
+from longtailed.diagnosis.advice import Advice, Share, plural, rare_share
 from longtailed.diagnosis.findings import Findings
 from longtailed.diagnosis.pictures import class_examples, listed_look_alikes
 
@@ -56,13 +56,13 @@ def _content(findings: Findings, advice: Sequence[Advice], limits: Sequence[str]
         "cosine": charts.heat_map(
             findings, findings.cosine,
             "Heat map of the cosine between class means.",
-            "Cosine of the class means (x 100; 0 and below is blank)", "diagnosis-cosine",
+            "Cosine of the class means (× 100)", "diagnosis-cosine",
             "Compared with",
         ),
         "alike": charts.heat_map(
             findings, findings.alike,
             "Heat map of the share of each class's training images that look like another class.",
-            "Share of the column's training images that look like the row's class (%)",
+            "Look like the row's class (% of the column)",
             "diagnosis-alike", "Training images labelled",
         ),
         "classes_shown": len(shown),
@@ -114,7 +114,11 @@ def _tiles(findings: Findings, share: Share | None) -> list[tuple[str, str, str]
     tiles = [("Balanced error", f"{100 * error.mean():.1f} %", "mean over classes")]
     if share is not None:
         tiles += [
-            ("Rare classes' error", f"{100 * share.error:.1f} %", f"{len(share.classes)} classes"),
+            (
+                "Rare classes' error",
+                f"{100 * share.error:.1f} %",
+                plural(len(share.classes), "class", "classes"),
+            ),
             ("goes with scarcity", f"{100 * share.scarcity:.1f}", "points, of the decision"),
             ("with similarity", f"{100 * share.similarity:.1f}", "points, look-alikes"),
             ("with neither", f"{100 * share.rest:.1f}", "points, the rest"),
@@ -132,8 +136,7 @@ def _row(findings: Findings, label: int) -> dict[str, Any]:
             cells.append(("–", ""))
             continue
         low, high = 100 * parts.intervals[row, label]
-        value = 100 * values[label] + 0.0
-        cells.append((f"{value:.1f}", f"{low:.0f} to {high:.0f}"))
+        cells.append((percent_points(values[label]), f"{round(low)} to {round(high)}"))
     return {
         "name": findings.names[label],
         "count": f"{findings.counts[label]:,}",
@@ -146,6 +149,12 @@ def _row(findings: Findings, label: int) -> dict[str, Any]:
         "leakage": "–" if similar is None else _rate(findings, label, similar),
         "verdict": findings.verdict(label),
     }
+
+
+def percent_points(share: float) -> str:
+    """Return a share in percent with one digit, a true minus, and no sign on what rounds to 0."""
+    text = f"{abs(100 * share):.1f}"
+    return text if share >= 0 or float(text) == 0 else "\N{MINUS SIGN}" + text
 
 
 def _rate(findings: Findings, label: int, other: int) -> str:

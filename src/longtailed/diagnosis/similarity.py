@@ -79,7 +79,7 @@ def gaussian_overlap(features: Tensor, labels: Tensor, num_classes: int) -> Tens
     """Return how far each two classes overlap [C, C] along the line that joins their means.
 
     O_ij = 2 Phi(-|m_i - m_j| / (s_i + s_j)) in 0..1, where s_i is the standard deviation of class i
-    along that line (with n - 1; a class with fewer than 2 images takes the pooled one) and Phi the
+    along that line (with n - 1; a class with fewer than 2 images takes the other's) and Phi the
     normal distribution function: for s_i = s_j the common area of two normal densities. Equal means
     give 1, different means without any spread 0, an absent class 0. Raises as `class_means`.
     """
@@ -88,10 +88,10 @@ def gaussian_overlap(features: Tensor, labels: Tensor, num_classes: int) -> Tens
     lengths = torch.cdist(means, means, compute_mode="donot_use_mm_for_euclid_dist")
     squares = _projected_squares(features.to(means.dtype), labels, means)
     degrees = (counts - 1).clamp_min(0)
-    pooled = squares.sum(dim=0) / degrees.sum().clamp_min(1)
-    variances = torch.where(degrees[:, None] > 0, squares / degrees.clamp_min(1)[:, None], pooled)
+    variances = squares / degrees.clamp_min(1)[:, None]
+    variances = torch.where(degrees[:, None] > 0, variances, variances.T)
     # Rows hold squares of x.(m_i - m_j), which is |m_i - m_j| times the coordinate on the line.
-    deviations = variances.clamp_min(0).sqrt() / lengths.clamp_min(torch.finfo(means.dtype).tiny)
+    deviations = variances.sqrt() / lengths.clamp_min(torch.finfo(means.dtype).tiny)
     spread = deviations + deviations.T
     ratio = torch.where(spread > 0, lengths / spread, torch.where(lengths > 0, math.inf, 0.0))
     overlap = torch.erfc(ratio / math.sqrt(2))
