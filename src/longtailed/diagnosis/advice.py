@@ -10,6 +10,7 @@ import numpy as np
 
 from longtailed.diagnosis.attribution import LEVEL, NEIGHBOURS
 from longtailed.diagnosis.findings import NOTICEABLE, Findings
+from longtailed.methods import method_class
 
 BALANCED = ("ldam-drw", "logit-adjustment", "balanced-softmax", "bcl", "concutmix", "crt", "lws")
 
@@ -119,7 +120,8 @@ def _for_scarcity(findings: Findings, share: Share) -> Advice:
 
 
 def _for_similarity(findings: Findings, share: Share) -> Advice:
-    given = _given(findings)
+    given, used = _given(findings), findings.evidence.about["method"]
+    method = used[-1] if used and not method_class(used[-1]).takes_over_head else "ldam-drw"
     pairs = []
     for label in share.classes:
         other = findings.similar_class(label)
@@ -133,7 +135,7 @@ def _for_similarity(findings: Findings, share: Share) -> Advice:
         "such classes better (rotation prediction where up and down mean something, else MoCo).",
         (
             f"longtailed train {given} --method moco --out pretrained",
-            f"longtailed train {given} --method ldam-drw network.init_from=pretrained",
+            f"longtailed train {given} --method {method} network.init_from=pretrained",
         ),
     )
 
@@ -169,8 +171,8 @@ def _given(findings: Findings) -> str:
     data = recipe["data"]
     if data["imbalance"] is not None:
         words.append(f"--imbalance {data['imbalance']:g}")
-    if data.get("counts"):
-        words.append(f"'counts={list(data['counts'])}'")
+    if data["counts"] is not None:
+        words.append(shlex.quote(f"counts={list(data['counts'])}".replace(" ", "")))
     words.append(f"epochs={recipe['stages'][-1]['epochs'] or 30}")
     return " ".join(words)
 

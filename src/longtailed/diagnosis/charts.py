@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import matplotlib as mpl
 import numpy as np
 from markupsafe import Markup
@@ -15,6 +17,13 @@ from longtailed.report.confusion import count_order
 
 MAX_NAMED = 30  # classes that fit beside a heat map or into the scatter
 MAX_NUMBERED = 12
+# Where a mark's name may stand: offset in points, alignment, part of the width left of it.
+_SIDES: tuple[tuple[int, int, Literal["left", "center", "right"], float], ...] = (
+    (0, 9, "center", 0.5),
+    (0, -22, "center", 0.5),
+    (11, -6, "left", 0.0),
+    (-11, -6, "right", 1.0),
+)
 _ERROR = LinearSegmentedColormap.from_list(
     "error", [(0.761, 0.314, 0.039, 0.0), (0.761, 0.314, 0.039, 1.0)]
 )
@@ -67,28 +76,40 @@ def scatter(findings: Findings, alt: str) -> Markup:
     named = [c for c in findings.by_error() if c in set(tested)][: MAX_NAMED if not crowded else 12]
     axes.set(xscale="log", xlabel="Training images of the class")
     axes.set_ylabel("Cosine to the most alike class")
-    axes.margins(0.09, 0.12)
+    axes.margins(0.12, 0.15)
     plain_log(axes.xaxis)
-    _name_points(axes, findings, named, most_alike(findings))
     bar = figure.colorbar(marks, ax=axes, shrink=0.7, aspect=28, pad=0.02)
     bar.set_label("Error (%)")
     bar.outline.set_edgecolor(MUTED)
+    figure.draw_without_rendering()  # so that the places of the marks are known
+    _name_points(axes, findings, named, most_alike(findings))
     return to_svg(figure, alt, "diagnosis-scatter")
 
 
 def _name_points(axes: Axes, findings: Findings, named: list[int], alike: FloatArray) -> None:
+    """Write name and accuracy beside the marks where there is room, most error first."""
+    places = np.column_stack([np.maximum(findings.counts, 0.5), alike])
+    pixels = axes.transData.transform(places)
+    taken = [(x - 7, y - 7, x + 7, y + 7) for x, y in pixels[named]]
     for label in named:
         accuracy = 100 * (1 - findings.parts.error[label])
-        axes.annotate(
-            f"{shorten(findings.names[label], 16)}: {accuracy:.0f} %",
-            (max(findings.counts[label], 0.5), alike[label]),
-            xytext=(0, 9),
-            textcoords="offset points",
-            ha="center",
-            va="bottom",
-            fontsize=11,
-            color=INK,
-        )
+        text = f"{shorten(findings.names[label], 16)}: {accuracy:.0f} %"
+        width, (x, y) = 6.6 * len(text), pixels[label]
+        for dx, dy, align, part in _SIDES:
+            left, low = x + dx - part * width, y + dy
+            box = (left, low, left + width, low + 13)
+            inside = axes.bbox.x0 < left and box[2] < axes.bbox.x1 and low > axes.bbox.y0
+            if inside and not any(_overlap(box, other) for other in taken):
+                axes.annotate(
+                    text, tuple(places[label]), xytext=(dx, dy), textcoords="offset points",
+                    ha=align, va="bottom", fontsize=11, color=INK, in_layout=False,
+                )  # fmt: skip
+                taken.append(box)
+                break
+
+
+def _overlap(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
 @mpl.rc_context(RC | {"axes.grid": False})

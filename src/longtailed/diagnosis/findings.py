@@ -118,7 +118,7 @@ class Findings:
         if parts.images[label] == 0:
             return "no test images"
         if not self.divided(label):
-            return "too few errors to divide"
+            return "too few errors to divide" if parts.wrong[label] else "no errors"
         words = self.large_parts(label)
         similar = self.similar_class(label)
         if "similarity" in words and similar is not None:
