@@ -2,6 +2,7 @@
 
     OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE python benchmarks/diagnosis.py [--seeds 0 1 2]
     ... --cifar DATA      # the same on a small part of CIFAR-10, added to the same file
+    ... --keep FOLDER     # keep the runs, and do not train again those that are there
 
 One tail class and one head class among ten. `base` is the reference; `similar` replaces half of the
 head images by mixtures with tail images (0.8 tail), counts unchanged; `control` mixes them with a
@@ -29,7 +30,7 @@ from sklearn.linear_model import LogisticRegression
 
 from longtailed import train
 from longtailed.data import mix_similar_samples
-from longtailed.diagnosis import Findings, examine, of_run
+from longtailed.diagnosis import Findings, examine, nearest_means, of_run
 from longtailed.run import as_recipe
 
 DIGITS = {
@@ -96,11 +97,15 @@ def dropped_idea(found: Findings, case: dict[str, Any], seed: int) -> dict[str, 
         model.fit(evidence.features[kept].numpy(), labels[kept])
         guessed = model.predict(evidence.test_features.numpy())
         errors[name] = float((guessed != truth)[truth == case["tail"]].mean())
-    flagged = np.array([one.position for one in found.look_alikes])
+    tail, known = case["tail"], torch.from_numpy(labels)
+    learnt = nearest_means(evidence.features, known, 10)[rows] == tail
+    neutral = nearest_means(evidence.neutral, known, 10)[rows] == tail
+    neutral |= known[evidence.nearest[0][rows, 0]] == tail
     return {
         "refit_without_mixed": errors["mixed"],
         "refit_without_random": errors["random"],
-        "mixed_images_listed": float(np.isin(rows, flagged).mean()),
+        "mixed_found_in_learnt_features": float(learnt.float().mean()),
+        "mixed_found_in_neutral_features": float(neutral.float().mean()),
     }
 
 

@@ -261,10 +261,14 @@ def _collect(
 def _predict(method: Method, splits: Splits, fabric: Fabric) -> tuple[Tensor, Tensor]:
     """Return the features [M, A] and predicted classes [M] of the test images."""
     features, predictions = [], []
+    plain = type(method).predict is Method.predict  # the head on the features: no second pass
     for batch in splits.scan("test", batch_size=BATCH):
+        images = batch.images[0]
         with fabric.autocast():
-            features.append(method.network.features(batch.images[0]).float().cpu())
-            predictions.append(method.predict(batch.images[0]).argmax(dim=1).cpu())
+            seen = method.network.features(images)
+            logits = method.network.head(seen) if plain else method.predict(images)
+        features.append(seen.float().cpu())
+        predictions.append(logits.argmax(dim=1).cpu())
     return torch.cat(features), torch.cat(predictions)
 
 
