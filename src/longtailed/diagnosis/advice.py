@@ -59,6 +59,8 @@ def advise(findings: Findings) -> list[Advice]:
     doubles = sum(one.duplicate for one in findings.look_alikes)
     if doubles:
         found.append((2.0, _check_duplicates(doubles)))
+    if findings.blurred and not findings.evidence.estimated:
+        found.append((1.5, _train_first(findings)))
     share = rare_share(findings)
     if share is not None and share.error > 0:
         parts = {"scarcity": share.scarcity, "similarity": share.similarity, "rest": share.rest}
@@ -79,6 +81,15 @@ def _nothing(share: Share | None) -> Advice:
     return Advice(
         "No single remedy",
         "None of the parts is large enough to recommend anything; add test images first.",
+    )
+
+
+def _train_first(findings: Findings) -> Advice:
+    number = f"{findings.look_alike_images:,} of {len(findings.evidence.train):,}"
+    return Advice(
+        "Train longer first",
+        f"{number} training images look like another class in these features: the network hardly "
+        "knows the classes apart yet, and what follows says little until it does.",
     )
 
 
@@ -207,10 +218,16 @@ def limits(findings: Findings) -> list[str]:
             "No classifier was trained: errors are estimates from the nearest other images, each "
             "image left out in turn. A trained classifier will err less, and elsewhere."
         )
-    elif learnt > met + 0.1:
+    if not evidence.estimated and learnt > met + 0.1:
         texts.append(
             f"In the learnt features {100 * learnt:.0f} % of the training images are nearest to "
             f"their own class, but only {100 * met:.0f} % of the test images: the network has "
             "learnt its training labels by heart, and the learnt features hide look-alikes."
+        )
+    if findings.blurred:
+        texts.append(
+            f"{findings.look_alike_images:,} of {len(evidence.train):,} training images look like "
+            "another class: these features hardly know the classes apart, so similarity says "
+            "little about single images here. Diagnose again with a better trained network."
         )
     return texts

@@ -46,6 +46,8 @@ def print_diagnosis(
         print(f"{number}. {one.title}. {one.reason}")
         for command in one.commands:
             print(f"     {command}")
+    if findings.blurred:
+        print(f"\n{limits[-1]}")
     print(f"\n{limits[0]}\nAll limits, example images and look-alikes: {out}")
 
 
@@ -72,4 +74,5 @@ def _word(findings: Findings, label: int) -> str:
     """Return the verdict in at most two words."""
     if not findings.divided(label):
         return "few errors" if findings.parts.wrong[label] else "-"
-    return " + ".join(findings.large_parts(label)) or "unclear"
+    parts = " + ".join(findings.large_parts(label))
+    return parts or ("the rest" if findings.mostly_rest(label) else "unclear")

@@ -123,7 +123,19 @@ class Findings:
         similar = self.similar_class(label)
         if "similarity" in words and similar is not None:
             words[words.index("similarity")] = f"similarity to {self.names[similar]}"
+        if not words and self.mostly_rest(label):
+            return "neither: mostly the rest"
         return " and ".join(words) or "unclear: chance could have made the parts"
+
+    def mostly_rest(self, label: int) -> bool:
+        """Return whether the rest is surely above 0 and more than half of the class's error."""
+        rest, error = self.parts.rest[label], self.parts.error[label]
+        return bool(rest > error / 2 and self.parts.intervals[3, label, 0] > 0)
+
+    @property
+    def blurred(self) -> bool:
+        """Whether most training images look like another class: the features know too little."""
+        return self.look_alike_images > len(self.evidence.train) / 2
 
     def large_parts(self, label: int) -> list[str]:
         """Return which of scarcity and similarity matter, the larger first.

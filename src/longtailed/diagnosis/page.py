@@ -15,7 +15,7 @@ from longtailed.diagnosis.findings import Findings
 from longtailed.diagnosis.pictures import class_examples, listed_look_alikes
 
 MOST_ROWS = 200
-PARTS = ("error", "scarcity", "similarity", "rest")
+MINUS = "\N{MINUS SIGN}"
 
 
 def write_page(
@@ -46,6 +46,7 @@ def _content(findings: Findings, advice: Sequence[Advice], limits: Sequence[str]
     return {
         "about": findings.evidence.about,
         "estimated": findings.evidence.estimated,
+        "blurred": findings.blurred,
         "headline": _headline(findings),
         "summary": _summary(findings, share),
         "tiles": _tiles(findings, share),
@@ -136,7 +137,9 @@ def _row(findings: Findings, label: int) -> dict[str, Any]:
             cells.append(("–", ""))
             continue
         low, high = 100 * parts.intervals[row, label]
-        cells.append((percent_points(values[label]), f"{round(low)} to {round(high)}"))
+        cells.append(
+            (percent_points(values[label]), f"{round(low)} to {round(high)}".replace("-", MINUS))
+        )
     return {
         "name": findings.names[label],
         "count": f"{findings.counts[label]:,}",
@@ -145,7 +148,7 @@ def _row(findings: Findings, label: int) -> dict[str, Any]:
         "similar": "–" if similar is None else findings.names[similar],
         "similar_count": "" if similar is None else f"{findings.counts[similar]:,}",
         "alike": "–" if similar is None else f"{100 * findings.alike[label, similar]:.0f} %",
-        "cosine": "–" if similar is None else f"{findings.cosine[label, similar]:.2f}",
+        "cosine": "–" if similar is None else _cosine(findings, label, similar),
         "leakage": "–" if similar is None else _rate(findings, label, similar),
         "verdict": findings.verdict(label),
     }
@@ -154,7 +157,11 @@ def _row(findings: Findings, label: int) -> dict[str, Any]:
 def percent_points(share: float) -> str:
     """Return a share in percent with one digit, a true minus, and no sign on what rounds to 0."""
     text = f"{abs(100 * share):.1f}"
-    return text if share >= 0 or float(text) == 0 else "\N{MINUS SIGN}" + text
+    return text if share >= 0 or float(text) == 0 else MINUS + text
+
+
+def _cosine(findings: Findings, label: int, other: int) -> str:
+    return f"{findings.cosine[label, other]:.2f}".replace("-", MINUS)
 
 
 def _rate(findings: Findings, label: int, other: int) -> str:
