@@ -85,16 +85,10 @@ def of_run(
             f"with its features instead: longtailed diagnose DATA --network-weights {directory}."
         )
     fabric = make_fabric(device, precision=recipe.precision)
-    splits, now = prepare(recipe, fabric.device)
-    for name in ("train", "test"):
-        own = name == "train" or (data is None and split is None)
-        if own and now["splits"][name] != manifest["splits"][name]:
-            raise LongTailedError(
-                f"the {name} images have changed since {directory} was trained; train it again."
-            )
-    splits.mean, splits.std = manifest["mean"], manifest["std"]  # a pretrained network's own
+    own = data is None and split is None
+    splits = _as_trained(directory, recipe, manifest, fabric, own)
     shown = splits
-    if data is not None or split is not None:
+    if not own:
         images = evaluation_images(directory, recipe, manifest, data, split, data_options)
         shown = serve(images, recipe, manifest, fabric.device)
     test = shown.imageset("test")
@@ -117,6 +111,20 @@ def of_run(
     }
     train, near = splits.imageset("train"), _nearest(neutral, fabric)
     return Evidence(train, test, features, neutral, near, test_features, predictions, False, about)
+
+
+def _as_trained(
+    directory: Path, recipe: Recipe, manifest: dict[str, Any], fabric: Fabric, test: bool
+) -> Splits:
+    """Return the splits that a run was trained on, or refuse if they have changed since."""
+    splits, now = prepare(recipe, fabric.device)
+    for name in ("train", "test")[: 1 + test]:
+        if now["splits"][name] != manifest["splits"][name]:
+            raise LongTailedError(
+                f"the {name} images have changed since {directory} was trained; train it again."
+            )
+    splits.mean, splits.std = manifest["mean"], manifest["std"]  # a pretrained network's own
+    return splits
 
 
 def of_data(
