@@ -10,8 +10,6 @@ import typer
 from longtailed.commands import app
 from longtailed.options import DeviceOption
 
-__all__ = ["app", "bench"]
-
 
 @app.command()
 def bench(

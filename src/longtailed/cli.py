@@ -11,11 +11,15 @@ from typing import TextIO
 
 import typer
 
-from longtailed import bench_command, experiment_command
+from longtailed import bench_command, diagnose_command, experiment_command
 from longtailed.commands import app
 from longtailed.errors import LongTailedError
 
-COMMANDS = (bench_command, experiment_command)  # modules that add commands of their own
+COMMANDS = (
+    bench_command,
+    diagnose_command,
+    experiment_command,
+)  # modules that add commands of their own
 
 
 def main() -> None:

@@ -77,6 +77,24 @@ def evaluate(
     Raises `LongTailedError` if the classes differ, or if the run's own images have changed.
     """
     recipe, method, manifest = restore(directory, weights)
+    imageset = evaluation_images(Path(directory), recipe, manifest, data, split, data_options)
+    fabric = make_fabric(device, precision=recipe.precision)
+    splits = serve(imageset, recipe, manifest, fabric.device)
+    method.to(fabric.device)
+    result = evaluate_split(method, splits, "test", fabric, groups=groups or recipe.groups)
+    result.figures["split"] = split or "test"
+    return result
+
+
+def evaluation_images(
+    directory: Path,
+    recipe: Recipe,
+    manifest: dict[str, Any],
+    data: str | None,
+    split: str | None,
+    data_options: dict[str, Any],
+) -> ImageSet:
+    """Return a run's own test images, or those of other data or another split (see `evaluate`)."""
     if data is None and split is None:
         imageset = load_splits(recipe.data)[0]["test"]
         if imageset.fingerprint() != manifest["splits"]["test"]["sha256"]:
@@ -93,12 +111,7 @@ def evaluate(
             f"({', '.join(manifest['class_names'][:3])}, ...), the data has {len(names)} "
             f"({', '.join(names[:3])}, ...)."
         )
-    fabric = make_fabric(device, precision=recipe.precision)
-    splits = serve(imageset, recipe, manifest, fabric.device)
-    method.to(fabric.device)
-    result = evaluate_split(method, splits, "test", fabric, groups=groups or recipe.groups)
-    result.figures["split"] = split or "test"
-    return result
+    return imageset
 
 
 def serve(

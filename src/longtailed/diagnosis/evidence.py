@@ -1,0 +1,294 @@
+"""What a diagnosis is made from: features, labels and predictions of a run or of a data set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
+
+from longtailed.checkpoint import read_json
+from longtailed.data import ImageSet, Splits
+from longtailed.diagnosis.attribution import NEIGHBOURS, vote_of_neighbours
+from longtailed.diagnosis.similarity import nearest_images
+from longtailed.engine import make_fabric
+from longtailed.errors import LongTailedError
+from longtailed.initial_weights import load_initial_weights
+from longtailed.methods import Method, method_class
+from longtailed.nn import Network, build_network
+from longtailed.prepare import (
+    default_views,
+    load_whole,
+    normalization,
+    prepare,
+    store,
+    worker_count,
+)
+from longtailed.recipes import Recipe
+from longtailed.recipes.recipe import Data
+from longtailed.run import as_recipe, initial_network
+from longtailed.stages import start_from
+from longtailed.trained import LAST, evaluation_images, restore, serve
+
+PIXELS, THUMBNAIL = "pixels", 16
+DEFAULT_NETWORK = "resnet18"
+BATCH = 256
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """Features, labels and predictions; everything on the CPU.
+
+    `features` [N, A] and `neutral` [N, B] are those of the training images: `features` of the
+    diagnosed network, `neutral` of a description that did not learn these labels, and `nearest`
+    the `similarity.nearest_images` in the latter. `test_features`
+    [M, A] and `predictions` [M] belong to `test`; where there is no trained classifier, these are
+    the training images again, predicted leaving each one out, and `estimated` is True.
+    """
+
+    train: ImageSet
+    test: ImageSet
+    features: Tensor
+    neutral: Tensor
+    nearest: tuple[Tensor, Tensor]
+    test_features: Tensor
+    predictions: Tensor
+    estimated: bool
+    about: dict[str, Any]
+
+
+def of_run(
+    directory: Path,
+    *,
+    data: str | None = None,
+    split: str | None = None,
+    weights: str = LAST,
+    look_alikes_from: str | None = None,
+    device: str = "auto",
+    **data_options: Any,
+) -> Evidence:
+    """Return the evidence of a finished run on its test images, or on other ones.
+
+    `look_alikes_from`: see `neutral_features`. Raises `LongTailedError` for an unfinished run, one
+    trained without labels, and images that are not those the run was trained on.
+    """
+    if not (directory / "results.json").exists():
+        raise LongTailedError(f"{directory} is not finished; train it to the end first.")
+    recipe, method, manifest = restore(directory, weights)
+    if method_class(recipe.stages[-1].method).label_free:
+        raise LongTailedError(
+            f"{directory} was trained without labels and has no classifier; diagnose the data "
+            f"with its features instead: longtailed diagnose DATA --network-weights {directory}."
+        )
+    fabric = make_fabric(device, precision=recipe.precision)
+    own = data is None and split is None
+    splits = _as_trained(directory, recipe, manifest, fabric, own)
+    shown = splits
+    if not own:
+        images = evaluation_images(directory, recipe, manifest, data, split, data_options)
+        shown = serve(images, recipe, manifest, fabric.device)
+    test = shown.imageset("test")
+    _check_size(test)
+    method.to(fabric.device)
+    features, thumbnails = _collect(method.network.features, splits, "train", fabric)
+    neutral, name = neutral_features(recipe, splits, thumbnails, look_alikes_from, fabric)
+    test_features, predictions = _predict(method, shown, fabric)
+    about = {
+        "kind": "run",
+        "name": str(recipe.name or directory.name),
+        "directory": str(directory),
+        "source": manifest["source"],
+        "method": [stage.method for stage in recipe.stages],
+        "network": manifest["network"],
+        "weights": weights,
+        "tested_on": f"{data or manifest['source']}, split {split or 'test'}",
+        "look_alikes_from": name,
+        "recipe": recipe.model_dump(mode="json"),
+    }
+    train, near = splits.imageset("train"), _nearest(neutral, fabric)
+    return Evidence(train, test, features, neutral, near, test_features, predictions, False, about)
+
+
+def _as_trained(
+    directory: Path, recipe: Recipe, manifest: dict[str, Any], fabric: Fabric, test: bool
+) -> Splits:
+    """Return the splits that a run was trained on, or refuse if they have changed since."""
+    splits, now = prepare(recipe, fabric.device)
+    for name in ("train", "test")[: 1 + test]:
+        if now["splits"][name] != manifest["splits"][name]:
+            raise LongTailedError(
+                f"the {name} images have changed since {directory} was trained; train it again."
+            )
+    splits.mean, splits.std = manifest["mean"], manifest["std"]  # a pretrained network's own
+    return splits
+
+
+def of_data(
+    source: str,
+    *,
+    split: str | None = None,
+    network: str | None = None,
+    network_weights: str | None = None,
+    device: str = "auto",
+    **data_options: Any,
+) -> Evidence:
+    """Return the evidence of a data set, seen by a network that was not trained on its labels.
+
+    `network` is a timm name (default: resnet18) with its pretrained weights, any network with
+    `network_weights` (a file, or the directory of a run, whose network it then is), or "pixels"
+    for thumbnails without a network. Raises `LongTailedError` if the weights cannot be had.
+    """
+    fabric = make_fabric(device)
+    data = Data(source=source, **{k: v for k, v in data_options.items() if v is not None})
+    originals = {"train": load_whole(data, None, split or "train")}
+    _check_size(originals["train"])
+    sets = store(originals, data)
+    mean, std = normalization(sets["train"], data)
+    splits = Splits(
+        sets=sets,
+        views=default_views(originals["train"], sets["train"], data),
+        mean=mean,
+        std=std,
+        device=fabric.device,
+        workers=worker_count(data),
+    )
+    model, name = _network_for_data(source, network, network_weights, splits, data)
+    function = None if model is None else model.to(fabric.device).eval().features
+    features, thumbnails = _collect(function, splits, "train", fabric)
+    if model is None:
+        features = thumbnails
+    train = splits.imageset("train")
+    labels = torch.from_numpy(train.labels)
+    near = _nearest(features, fabric)
+    predictions = vote_of_neighbours(*near, labels, train.num_classes)
+    about = {
+        "kind": "data",
+        "name": Path(source).name,
+        "source": source,
+        "method": [],
+        "network": name,
+        "tested_on": f"the images themselves ({split or 'train'}), each left out in turn",
+        "look_alikes_from": name,
+    }
+    return Evidence(train, train, features, features, near, features, predictions, True, about)
+
+
+def neutral_features(
+    recipe: Recipe, splits: Splits, thumbnails: Tensor, wanted: str | None, fabric: Fabric
+) -> tuple[Tensor, str]:
+    """Return features [N, B] of the training images that did not learn their labels, and a name.
+
+    A trained network has learnt every training label by heart, wrong ones too: in its features an
+    image looks like its label, whatever it shows. `wanted` is "pixels" (thumbnails of 16 x 16),
+    "start" (the network as training began, from pretrained or earlier weights), or the directory
+    of a run, such as one of rotation or MoCo. None: "start" if the run began from weights, else
+    "pixels".
+    """
+    spec = recipe.network
+    began = spec.pretrained or "weights" in spec.options or spec.init_from is not None
+    if wanted is None:
+        wanted = "start" if began else PIXELS
+    if wanted == PIXELS:
+        return thumbnails, f"{PIXELS} ({THUMBNAIL} x {THUMBNAIL} thumbnails)"
+    if wanted == "start":
+        if not began:
+            raise LongTailedError(
+                "the run began from random weights, which know nothing of images; use pixels or "
+                "the directory of a rotation or MoCo run."
+            )
+        network, name = initial_network(recipe, splits), "the network as training began"
+        start_from(recipe, network)
+    else:
+        network, name = _network_of_run(Path(wanted)), f"the network of {wanted}"
+    features, _ = _collect(network.to(fabric.device).eval().features, splits, "train", fabric)
+    return features, name
+
+
+def _network_for_data(
+    source: str, name: str | None, weights: str | None, splits: Splits, data: Data
+) -> tuple[Network | None, str]:
+    """Return the network that sees a data set, None for pixels, and what to call it."""
+    if name == PIXELS:
+        return None, f"{PIXELS} ({THUMBNAIL} x {THUMBNAIL} thumbnails)"
+    if weights is not None and (Path(weights) / "recipe.json").exists():
+        manifest = read_json(Path(weights) / "manifest.json")
+        splits.mean, splits.std = manifest["mean"], manifest["std"]
+        return _network_of_run(Path(weights)), f"the network of {weights}"
+    name = name or DEFAULT_NETWORK
+    if weights is not None:
+        size = next(splits.scan("train", batch_size=1)).images[0].shape[-1]
+        network = build_network(name, splits.imageset("train").num_classes, image_size=size)
+        load_initial_weights(Path(weights), network)
+        return network, f"{name} with the weights of {Path(weights).name}"
+    recipe = as_recipe(data=source, network=name, overrides={"network.pretrained": True})
+    try:
+        return initial_network(recipe, splits), f"{name}, pretrained"
+    except LongTailedError as error:
+        if "not at hand" not in str(error):
+            raise
+        raise LongTailedError(
+            f"the pretrained weights of {name} are not on this machine and cannot be downloaded; "
+            "give a file or a run of your own with --network-weights, or compare thumbnails "
+            "with --network pixels."
+        ) from None
+
+
+def _network_of_run(directory: Path) -> Network:
+    return restore(directory)[1].network
+
+
+def _check_size(imageset: ImageSet) -> None:
+    tested = sum(count > 0 for count in imageset.class_counts)
+    if tested < 2:
+        raise LongTailedError(
+            f"{imageset.name} has images of {tested} class(es); a diagnosis compares at least 2."
+        )
+
+
+@torch.no_grad()
+def _collect(
+    function: Callable[[Tensor], Tensor] | None, splits: Splits, split: str, fabric: Fabric
+) -> tuple[Tensor, Tensor]:
+    """Return features [N, A] (empty without a network) and thumbnails [N, 768] of a split."""
+    features, thumbnails = [], []
+    for batch in splits.scan(split, batch_size=BATCH):
+        images = batch.images[0]
+        side = min(THUMBNAIL, *images.shape[2:])
+        thumbnails.append(F.adaptive_avg_pool2d(images, side).flatten(1).cpu())
+        if function is not None:
+            with fabric.autocast():
+                features.append(function(images).float().cpu())
+    return torch.cat(features) if features else torch.empty(0), torch.cat(thumbnails)
+
+
+@torch.no_grad()
+def _predict(method: Method, splits: Splits, fabric: Fabric) -> tuple[Tensor, Tensor]:
+    """Return the features [M, A] and predicted classes [M] of the test images."""
+    features, predictions = [], []
+    plain = type(method).predict is Method.predict  # the head on the features: no second pass
+    for batch in splits.scan("test", batch_size=BATCH):
+        images = batch.images[0]
+        with fabric.autocast():
+            seen = method.network.features(images)
+            logits = method.network.head(seen) if plain else method.predict(images)
+        features.append(seen.float().cpu())
+        predictions.append(logits.argmax(dim=1).cpu())
+    return torch.cat(features), torch.cat(predictions)
+
+
+def _nearest(features: Tensor, fabric: Fabric) -> tuple[Tensor, Tensor]:
+    """Return the nearest images, found on the device."""
+    places, cosines = nearest_images(features.to(fabric.device), NEIGHBOURS)
+    return places.cpu(), cosines.cpu()
+
+
+def image_name(imageset: ImageSet, position: int) -> str:
+    """Return what to call an image of a set: its path, or its place."""
+    if imageset.in_memory:
+        return f"image {position} of {imageset.name}"
+    return imageset.images.describe(int(imageset.indices[position]))  # type: ignore[union-attr]
