@@ -118,7 +118,7 @@ def _set_meta_aside(
     return train, meta
 
 
-def _with_meta(recipe: Recipe) -> Data:
+def with_meta(recipe: Recipe) -> Data:
     """Return the recipe's data section, with a meta set if a method needs one."""
     streams = [s for stage in recipe.stages for s in method_class(stage.method).streams.values()]
     if recipe.data.meta_per_class is None and any(s.split == "meta" for s in streams):
@@ -261,7 +261,7 @@ def normalization(train: ImageSet, data: Data) -> tuple[tuple[float, ...], tuple
 
 def prepare(recipe: Recipe, device: torch.device) -> tuple[Splits, dict[str, Any]]:
     """Return a recipe's splits, ready to be streamed to `device`, and their manifest."""
-    data = _with_meta(recipe)
+    data = with_meta(recipe)
     originals, notes = load_splits(data)
     if "meta" in originals:
         _warn_unless_balanced(originals["meta"])

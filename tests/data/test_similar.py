@@ -77,6 +77,12 @@ def test_several_head_classes_share_the_tail_images_evenly(small):
     assert sorted(uses) == [1, 2, 2]
 
 
+def test_classes_may_be_numpy_numbers(small):
+    images, labels = small
+    found = make_similar_samples(images, labels, labels.min(), labels.max(), 0.5)
+    np.testing.assert_array_equal(found, make_similar_samples(images, labels, 0, 2, 0.5))
+
+
 def test_noise_is_a_control_with_the_same_head_images(small):
     images, labels = small
     rows, mixed = mix_similar_samples(images, labels, 0, "noise", 1.0, seed=3)

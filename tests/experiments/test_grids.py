@@ -10,16 +10,21 @@ from longtailed.experiments import EXPERIMENTS
 from longtailed.experiments import published as tables
 from longtailed.experiments.setup import Setup, make_setup, seeded
 from longtailed.experiments.starts import published_name
-from longtailed.recipes import Recipe, Stage, override
+from longtailed.recipes import NetworkSpec, Recipe, Stage, override
 
 CIFAR = (5000,) * 10
 DIGITS = (125, 127, 124, 128, 127, 127, 127, 125, 122, 126)
 LONG_TAIL = [5000, 2997, 1796, 1077, 645, 387, 232, 139, 83, 50]
 
 
-def grid(name, size="paper", available=CIFAR, coarse=False, **stage):
-    base = Recipe(name=name, stages=(Stage(**{"epochs": 200, "batch_size": 256, **stage}),))
-    return EXPERIMENTS[name].points(Setup(size, base, available, 600, coarse))
+def grid(name, size="paper", available=CIFAR, coarse=False, changes=(), in_memory=True, **stage):
+    base = Recipe(
+        name=name,
+        network=NetworkSpec(name="resnet32" if size == "paper" else "resnet8"),
+        stages=(Stage(**{"epochs": 200, "batch_size": 256, **stage}),),
+    )
+    setup = Setup(size, override(base, changes), available, 600, coarse, in_memory)
+    return EXPERIMENTS[name].points(setup)
 
 
 def counts(points):
@@ -40,6 +45,14 @@ def test_toy_case_2():
     assert [row[-1] for row in coarse] == list(tables.toy_case_2()["tail_images"])
     small = counts(grid("toy-case-2", "small", DIGITS))
     assert small == [[120] * 9 + [n] for n in (120, 60, 30, 15, 5, 2)]
+
+
+@pytest.mark.parametrize("name", ["toy-case-1", "toy-case-2", "similar-samples"])
+@pytest.mark.parametrize("images", [24, 30, 47, 60])
+def test_few_images_make_no_place_twice(name, images):
+    points = grid(name, "small", (images,) * 10)
+    assert len({point.name for point in points}) == len(points)
+    assert all(1 <= count <= images for row in counts(points) for count in row)
 
 
 def test_similar_samples():
@@ -127,6 +140,27 @@ def test_too_little_data_is_one_sentence(name):
         grid(name, available=DIGITS)
     with pytest.raises(LongTailedError, match=r"small grid needs 24 training images"):
         grid(name, "small", (100, 23, 50))
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("similar-samples", {"changes": ["similar.mode=append"]}, "leave out what begins with"),
+        ("similar-samples", {"in_memory": False}, "these images are files; store small images"),
+        ("pre-training", {"changes": ["method=ldam"]}, "leave out method and its options"),
+        ("architectures", {"changes": ["sampler=class-balanced"]}, "leave out method and its"),
+        ("architectures", {"changes": ["network=resnet20"]}, "leave out network"),
+    ],
+)
+def test_what_a_grid_would_drop_is_refused_before_training(name, changes, message):
+    with pytest.raises(LongTailedError, match=message):
+        grid(name, "small", DIGITS, **changes)
+
+
+def test_a_meta_set_takes_its_images_from_what_the_grid_may_use():
+    setup = make_setup("toy-case-1", overrides=["method=metasaug"])
+    assert setup.available == tuple(count - 10 for count in DIGITS)
+    assert counts(EXPERIMENTS["toy-case-1"].points(setup))[-1][0] == 110
 
 
 def test_setups_take_overrides_of_every_run():

@@ -59,6 +59,11 @@ def test_one_seed_never_decides():
     assert found.as_json()["low"] is None
 
 
+def test_two_seeds_that_agree_decide_nothing():
+    assert conclude("Water is wet", "Wetness", [1.9, 1.9], ABOVE).verdict == "undecided"
+    assert conclude("Water is wet", "Wetness", [1.9, 1.9, 1.9], ABOVE).verdict == "holds"
+
+
 def test_sentences_say_what_was_measured():
     found = conclude("Water is wet", "Wetness", [1.0, 2.0, 3.0], ABOVE)
     assert found.sentence.startswith("Water is wet: undecided. Wetness: +2.0 points (95 % interval")

@@ -89,6 +89,16 @@ def test_more_seeds_go_on_where_it_stopped_and_give_intervals(tmp_path):
         run("toy-case-1", tmp_path, overrides=[*QUICK, "lr=0.3"])
 
 
+def test_a_directory_has_one_size_and_a_seed_counts_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(toy_case_1, "SHARES", (1,))
+    found = run("toy-case-1", tmp_path, seeds=[0, 0])
+    assert found.results.seeds == (0,)
+    assert found.conclusions[0].found.number == 1
+    monkeypatch.setattr(toy_case_1, "PAPER_IMAGES", 100)
+    with pytest.raises(LongTailedError, match="'toy-case-1' in size small"):
+        run("toy-case-1", tmp_path, size="paper", data="digits", overrides=QUICK_PAPER)
+
+
 def test_published_figures_stand_beside_paper_sized_ones(tmp_path, monkeypatch):
     monkeypatch.setattr(toy_case_1, "PAPER_IMAGES", 100)
     found = run("toy-case-1", tmp_path, size="paper", data="digits", overrides=QUICK_PAPER)

@@ -55,7 +55,7 @@ def mix_similar_samples(
     the tail's 50 images), several head classes, and a seed of its own (there the generator went
     on from the choice of the long-tailed subset).
     """
-    heads = [head_class] if isinstance(head_class, int) else list(head_class)
+    heads = [head_class] if isinstance(head_class, int | np.integer) else list(head_class)
     _check(images, labels, heads, tail_class, fraction, head_weight, rounding)
     random = np.random.RandomState(seed)
     chosen = []

@@ -7,6 +7,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from longtailed.errors import LongTailedError
 from longtailed.experiments import published
 from longtailed.experiments.definition import Experiment
 from longtailed.experiments.intervals import Conclusion, conclude, within
@@ -28,6 +29,8 @@ def points(setup: Setup) -> list[Point]:
     Coarse: the shallowest and the deepest network at imbalance 100, by cross-entropy.
     """
     methods, networks = METHODS[setup.size], NETWORKS[setup.size]
+    if setup.base.network.name != networks[0]:
+        raise LongTailedError("this experiment sets the networks itself; leave out network.")
     imbalances: tuple[int, ...] = IMBALANCES[setup.size]
     if setup.coarse:
         methods, networks, imbalances = methods[:1], (networks[0], networks[-1]), imbalances[:1]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 LEVEL = "95 % t-interval over seeds"
+LEAST_SEEDS = 3  # two may agree by chance: accuracies are whole numbers of test images
 _T = (
     12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228,
     2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086,
@@ -57,8 +58,11 @@ class Expected:
     text: str
 
     def verdict(self, found: Interval) -> str:
-        """Return "holds" or "does not hold" if the whole interval says so, else "undecided"."""
-        if found.low is None or found.high is None:
+        """Return "holds" or "does not hold" if the whole interval says so, else "undecided".
+
+        Fewer than `LEAST_SEEDS` values decide nothing, however close they are.
+        """
+        if found.low is None or found.high is None or found.number < LEAST_SEEDS:
             return "undecided"
         if self.low < found.low and found.high < self.high:
             return "holds"
@@ -92,7 +96,7 @@ class Conclusion:
 
     @property
     def verdict(self) -> str:
-        """ "holds", "does not hold" or "undecided"; always the last for a single seed."""
+        """ "holds", "does not hold" or "undecided"; always the last for one or two seeds."""
         return self.expected.verdict(self.found)
 
     @property

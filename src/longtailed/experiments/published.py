@@ -95,6 +95,7 @@ def toy_case_1() -> dict[str, Any]:
     """Return Table 4: accuracy of each class over the size of the nine head classes."""
     return {
         "table": "Table 4",
+        "data": "CIFAR-10",
         "head_images": _HEAD_IMAGES,
         "tail_images": 50,
         **_accuracies(_CASE_1, _CASE_1_RANKS),
@@ -106,6 +107,7 @@ def toy_case_2() -> dict[str, Any]:
     """Return Table 5: accuracy of each class over the size of the last."""
     return {
         "table": "Table 5",
+        "data": "CIFAR-10",
         "head_images": 5000,
         "tail_images": _TAIL_IMAGES,
         **_accuracies(_CASE_2, _CASE_2_RANKS),
@@ -124,6 +126,7 @@ def similar_samples() -> dict[str, Any]:
     """Return Tables 6 and 7: accuracy of the first and last class over share and tail weight."""
     return {
         "table": "Tables 6 and 7",
+        "data": "CIFAR-10",
         "fraction": {
             "fraction": (0, 0.1, 0.2, 0.3, 0.4, 0.5),
             "head": (95.5, 95.8, 94.9, 94.3, 94.3, 93.7),
@@ -165,4 +168,10 @@ def _by_imbalance(
     if place is None:
         return None
     figures = {name: row[place] for name, row in rows.items()}
-    return {"table": table, "imbalance": (100, 50, 20, 10), "rank1": figures, "notes": notes}
+    return {
+        "table": table,
+        "data": f"CIFAR-{classes}",
+        "imbalance": (100, 50, 20, 10),
+        "rank1": figures,
+        "notes": notes,
+    }

@@ -65,9 +65,9 @@ def run_grid(
     setup = make_setup(name, size, data, overrides, coarse)
     points = tuple(experiment.points(setup))
     home = Path(out) if out else Path("runs") / f"{name}-{size}-{_hash(points)}"
-    _check_home(home, name)
+    _check_home(home, name, size)
     started = time.perf_counter(), _processor_seconds()
-    results = _train(home, setup, points, tuple(seeds), jobs, device, progress)
+    results = _train(home, setup, points, tuple(dict.fromkeys(seeds)), jobs, device, progress)
     cost = {
         "wall_seconds": round(time.perf_counter() - started[0], 1),
         "processor_seconds": round(_processor_seconds() - started[1], 1),
@@ -110,13 +110,14 @@ def _hash(points: Sequence[Point]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-def _check_home(home: Path, name: str) -> None:
+def _check_home(home: Path, name: str, size: str) -> None:
     if not (home / FILE).exists():
         return
-    held = read_json(home / FILE).get("experiment")
-    if held != name:
+    held = read_json(home / FILE)
+    if (held.get("experiment"), held.get("size")) != (name, size):
         raise LongTailedError(
-            f"{home} holds the experiment {held!r}; choose another directory with --out."
+            f"{home} holds the experiment {held.get('experiment')!r} in size {held.get('size')}; "
+            "choose another directory with --out."
         )
 
 

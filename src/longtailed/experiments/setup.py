@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from longtailed.errors import LongTailedError, unknown_name
 from longtailed.optim import Optimizer
-from longtailed.prepare import load_splits
+from longtailed.prepare import load_splits, with_meta
 from longtailed.recipes import Data, NetworkSpec, Recipe, Stage, override
 from longtailed.schedules import Schedule
 
@@ -35,7 +35,8 @@ class Setup:
     """A size, a recipe that all runs share, and the class sizes [C] of its training images.
 
     `base` has one stage. Its number of epochs 0 stands for "so many that every run makes
-    `updates` updates", since a few epochs of a small set would train nothing.
+    `updates` updates", since a few epochs of a small set would train nothing. `in_memory` says
+    whether the source's images are decoded rather than files.
     """
 
     size: Size
@@ -43,6 +44,7 @@ class Setup:
     available: tuple[int, ...]
     updates: int = 0
     coarse: bool = False
+    in_memory: bool = True
 
     @property
     def classes(self) -> int:
@@ -144,7 +146,7 @@ def make_setup(
         raise LongTailedError(f"an experiment sets the class sizes itself; leave out {given[0]}.")
     if changed.seed != base.seed:
         raise LongTailedError("an experiment has several seeds; give them as seeds, such as 0-4.")
-    splits = load_splits(changed.data)[0]
+    splits = load_splits(with_meta(changed))[0]
     train, tested = splits["train"], splits["test"].class_counts
     if train.num_classes < 2 or 0 in tested:
         raise LongTailedError(
@@ -153,7 +155,9 @@ def make_setup(
         )
     updates = UPDATES.get(changed.data.source, OTHER_UPDATES)
     available = tuple(train.class_counts)
-    return Setup("paper" if paper else "small", changed, available, updates, coarse)
+    return Setup(
+        "paper" if paper else "small", changed, available, updates, coarse, train.in_memory
+    )
 
 
 _PAPER_STAGE = Stage(

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from longtailed.data import long_tail_counts
+from longtailed.errors import LongTailedError
 from longtailed.experiments import published
 from longtailed.experiments.definition import Experiment
 from longtailed.experiments.drawing import (
@@ -23,6 +24,7 @@ from longtailed.experiments.drawing import (
 from longtailed.experiments.intervals import BELOW, Conclusion, conclude, under, within
 from longtailed.experiments.results import Results, head, tail
 from longtailed.experiments.setup import PAPER_IMAGES, Point, Setup
+from longtailed.recipes.similar import Similar
 from longtailed.report.canvas import RC, add_legend, new_figure
 
 IMBALANCE = {"paper": 100, "small": 20}
@@ -50,7 +52,19 @@ def points(setup: Setup) -> list[Point]:
     The first class is mixed with the last in an exponential long tail (imbalance 100; small: 20).
     Paper: shares 0 ... 0.5 at tail weight 0.8, weights 0 ... 1 at share 0.2 in steps of 0.1
     (coarse: 0.2).
+
+    Raises `LongTailedError` before anything is trained if the images are files, or if the recipe
+    says what to mix.
     """
+    if not setup.in_memory:
+        raise LongTailedError(
+            f"{setup.base.data.source}: similar samples are mixed of pixels in memory, but these "
+            "images are files; store small images of one size as parquet."
+        )
+    if setup.base.data.similar != Similar():
+        raise LongTailedError(
+            "this experiment sets the similar samples itself; leave out what begins with similar."
+        )
     most = setup.images(PAPER_IMAGES)
     counts = long_tail_counts(setup.classes, most, IMBALANCE[setup.size])
     weights = WEIGHTS["coarse" if setup.paper and setup.coarse else setup.size]

@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from longtailed.data import long_tail_counts
+from longtailed.errors import LongTailedError
 from longtailed.experiments.drawing import HEAD, PUBLISHED, TAIL, accuracy_axis, plot_intervals
 from longtailed.experiments.intervals import ABOVE, Conclusion, conclude
 from longtailed.experiments.results import Results, rank1
@@ -37,7 +38,15 @@ START: tuple[str, dict[str, Any]] = ("rotation", {})
 def grid(
     setup: Setup, methods: Sequence[str], networks: Sequence[str], imbalances: Sequence[int]
 ) -> list[Point]:
-    """Return every method, network and imbalance, without a rotation start and with one."""
+    """Return every method, network and imbalance, without a rotation start and with one.
+
+    Raises `LongTailedError` if the base recipe chooses a method or its options, which the grid
+    would drop.
+    """
+    if METHODS["CE"] != (setup.base.stages[0].method, setup.base.stages[0].options):
+        raise LongTailedError(
+            "this experiment sets the methods itself; leave out method and its options."
+        )
     most, found = setup.images(), []
     for imbalance, network, method in product(imbalances, networks, methods):
         counts = long_tail_counts(setup.classes, most, imbalance)

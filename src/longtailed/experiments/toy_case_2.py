@@ -31,7 +31,8 @@ def points(setup: Setup) -> list[Point]:
         sizes = table if setup.coarse else range(PAPER_IMAGES, 0, -100)
     else:
         most = setup.images()
-        sizes = [max(1, int(most * share)) for share in SHARES]
+        # Of few images the smallest shares are one image, and one place in the grid.
+        sizes = list(dict.fromkeys(max(1, int(most * share)) for share in SHARES))
     others = setup.classes - 1
     return [
         setup.point(
