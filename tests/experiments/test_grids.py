@@ -145,7 +145,11 @@ def test_too_little_data_is_one_sentence(name):
 @pytest.mark.parametrize(
     ("name", "changes", "message"),
     [
-        ("similar-samples", {"changes": ["similar.mode=append"]}, "leave out what begins with"),
+        (
+            "similar-samples",
+            {"changes": ["similar.mode=append"]},
+            "all settings of similar",
+        ),
         ("similar-samples", {"in_memory": False}, "these images are files; store small images"),
         ("pre-training", {"changes": ["method=ldam"]}, "leave out method and its options"),
         ("architectures", {"changes": ["sampler=class-balanced"]}, "leave out method and its"),

@@ -126,5 +126,7 @@ def test_similar_samples_are_part_of_a_recipe():
     assert (similar.data.similar.fraction, similar.data.similar.tail_class) == (0.3, "noise")
     assert load_recipe(json.loads(similar.model_dump_json())).identity == similar.identity
     assert similar.identity != plain.identity == override(plain, ["fraction=0"]).identity
+    with pytest.raises(LongTailedError, match=r"tail_class cannot be .tail.: give the number"):
+        override(plain, ["similar.tail_class=tail"])
     with pytest.raises(LongTailedError, match=r"data\.similar\.fraction cannot be 2"):
         override(plain, ["fraction=2"])

@@ -63,7 +63,7 @@ def points(setup: Setup) -> list[Point]:
         )
     if setup.base.data.similar != Similar():
         raise LongTailedError(
-            "this experiment sets the similar samples itself; leave out what begins with similar."
+            "this experiment sets the similar samples itself; leave out all settings of similar."
         )
     most = setup.images(PAPER_IMAGES)
     counts = long_tail_counts(setup.classes, most, IMBALANCE[setup.size])

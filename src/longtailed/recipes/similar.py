@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 
 class Similar(BaseModel):
@@ -29,3 +29,10 @@ class Similar(BaseModel):
     tail_class: Annotated[int, Field(ge=0)] | Literal["noise"] | None = None
     mode: Literal["replace", "append"] = "replace"
     rounding: Literal["trunc", "round"] = "trunc"
+
+    @field_validator("tail_class", mode="before")
+    @classmethod
+    def _number_or_noise(cls, value: Any) -> Any:
+        if isinstance(value, str) and value != "noise" and not value.isdecimal():
+            raise ValueError("give the number of a class or noise")
+        return value
