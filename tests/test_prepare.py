@@ -18,7 +18,8 @@ from PIL import Image
 from longtailed import prepare as module
 from longtailed.data import ImageSet, Stream
 from longtailed.errors import LongTailedError
-from longtailed.prepare import default_views, load_splits, normalization, prepare, store
+from longtailed.loading import load_splits
+from longtailed.prepare import default_views, normalization, prepare, store
 from longtailed.recipes import Recipe
 from longtailed.recipes.recipe import Data
 
