@@ -190,7 +190,7 @@ def test_skipped_rows_of_files_with_one_name_are_all_counted(tmp_path):
 
 def test_large_sets_are_not_decoded_to_look_for_damage(divided, monkeypatch, tmp_path):
     damage(tmp_path / "divided/train/ant/003.png")
-    monkeypatch.setattr(module, "FULL_SCAN", 21)
+    monkeypatch.setattr("longtailed.loading.FULL_SCAN", 21)
     sets, _ = load_splits(Data(source=divided))
     assert len(sets["train"]) == 22
     with pytest.raises(LongTailedError, match=r"003\.png' cannot be decoded"):
