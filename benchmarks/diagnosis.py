@@ -89,7 +89,9 @@ def dropped_idea(found: Findings, case: dict[str, Any], seed: int) -> dict[str, 
     labels, truth = evidence.train.labels, evidence.test.labels
     blank = np.zeros((len(labels), 1), np.uint8)  # which rows are mixed does not depend on pixels
     rows = mix_similar_samples(blank, labels, case["head"], case["tail"], SHARE, seed=seed).rows
-    random = np.random.RandomState(seed).permutation(np.flatnonzero(labels == case["head"]))
+    # Another seed: with the same one the permutation would pick the mixed images again.
+    heads = np.flatnonzero(labels == case["head"])
+    random = np.random.RandomState(seed + 1000).permutation(heads)
     errors = {}
     for name, left_out in (("mixed", rows), ("random", random[: len(rows)])):
         kept = np.setdiff1d(np.arange(len(labels)), left_out)
