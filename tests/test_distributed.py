@@ -16,7 +16,7 @@ from longtailed import evaluate
 from longtailed.checkpoint import read_weights
 from longtailed.data import make_sampler
 from longtailed.data.streams import step_seed
-from longtailed.prepare import load_splits
+from longtailed.loading import load_splits
 from longtailed.recipes import compose, override
 
 EPOCHS, BATCH = 2, 64

@@ -18,7 +18,8 @@ from PIL import Image
 from longtailed import prepare as module
 from longtailed.data import ImageSet, Stream
 from longtailed.errors import LongTailedError
-from longtailed.prepare import default_views, load_splits, normalization, prepare, store
+from longtailed.loading import load_splits
+from longtailed.prepare import default_views, normalization, prepare, store
 from longtailed.recipes import Recipe
 from longtailed.recipes.recipe import Data
 
@@ -189,7 +190,7 @@ def test_skipped_rows_of_files_with_one_name_are_all_counted(tmp_path):
 
 def test_large_sets_are_not_decoded_to_look_for_damage(divided, monkeypatch, tmp_path):
     damage(tmp_path / "divided/train/ant/003.png")
-    monkeypatch.setattr(module, "FULL_SCAN", 21)
+    monkeypatch.setattr("longtailed.loading.FULL_SCAN", 21)
     sets, _ = load_splits(Data(source=divided))
     assert len(sets["train"]) == 22
     with pytest.raises(LongTailedError, match=r"003\.png' cannot be decoded"):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from longtailed.errors import LongTailedError
-from longtailed.prepare import load_splits
+from longtailed.loading import load_splits
 from longtailed.recipes import compose, override
 from longtailed.recipes.recipe import Data
 from longtailed.run import train

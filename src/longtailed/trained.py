@@ -13,10 +13,11 @@ from longtailed.data import ImageSet, Splits, parse_view
 from longtailed.engine import make_fabric
 from longtailed.errors import LongTailedError
 from longtailed.evaluation import Evaluation, evaluate_split
+from longtailed.loading import load_splits, load_whole
 from longtailed.methods import Method, build_method
 from longtailed.metrics import Grouping
 from longtailed.nn import build_network
-from longtailed.prepare import load_splits, load_whole, worker_count
+from longtailed.prepare import worker_count
 from longtailed.recipes import Recipe
 from longtailed.rundir import read_recipe
 

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch._subclasses import FakeTensorMode
 
+from longtailed.data import class_probabilities, cutmix, soft_targets
 from longtailed.data.mixing import MixedLabels
 from longtailed.data.streams import Batch
 from longtailed.errors import LongTailedError
@@ -234,6 +235,36 @@ def test_the_foreground_has_a_sampler_of_its_own(small_network, splits, foregrou
     assert method.streams["mix"].sampler == foreground
     assert method.streams["mix"].views == ("strong",)
     assert all(bool(term.isfinite()) for term in step(method, splits).values())
+
+
+@pytest.mark.parametrize("foreground", ["class-balanced", "reversed", "instance"])
+def test_the_mixed_prior_is_the_mean_of_the_mixed_labels(small_network, foreground):
+    method = built(small_network, foreground=foreground, prior="mixed", mix_probability=0.5)
+    shares = np.array(COUNTS) / sum(COUNTS)
+    drawn = class_probabilities(foreground, COUNTS)
+    rng = np.random.default_rng(0)
+    draws = 6_000
+    labels = torch.from_numpy(rng.choice(4, draws, p=shares))
+    partners = torch.from_numpy(rng.choice(4, draws, p=drawn))
+    used = torch.from_numpy(rng.random(draws) < 0.5)
+    images = torch.zeros(1, 1, 64, 64, dtype=torch.uint8).expand(draws, 1, 64, 64)
+    generator = torch.Generator().manual_seed(0)
+    given = (images, partners)
+    _, mixed = cutmix(images, labels, 1.0, generator, partners=given, per_sample=True, used=used)
+    expected = soft_targets(*mixed, 4).mean(0)
+    found = method.adjusted_counts / method.adjusted_counts.sum()
+    torch.testing.assert_close(found.float(), expected, atol=0.02, rtol=0)
+
+
+def test_foregrounds_that_are_drawn_uniformly_leave_the_prior(small_network):
+    method = built(small_network, foreground="instance", prior="mixed")
+    torch.testing.assert_close(method.adjusted_counts, method.class_counts.double())
+    assert built(small_network).adjusted_counts.tolist() == COUNTS
+
+
+def test_a_prior_that_changes_over_the_epochs_is_refused(small_network):
+    with pytest.raises(LongTailedError, match="foreground=progressive changes"):
+        built(small_network, foreground="progressive", prior="mixed")
 
 
 def test_defaults_are_the_published_ones(small_network):

@@ -19,11 +19,11 @@ from longtailed.diagnosis.similarity import nearest_images
 from longtailed.engine import make_fabric
 from longtailed.errors import LongTailedError
 from longtailed.initial_weights import load_initial_weights
+from longtailed.loading import load_whole
 from longtailed.methods import Method, method_class
 from longtailed.nn import Network, build_network
 from longtailed.prepare import (
     default_views,
-    load_whole,
     normalization,
     prepare,
     store,

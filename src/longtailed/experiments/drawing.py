@@ -70,7 +70,7 @@ def draw_class_sizes(
             color=HEAD, linewidth=0.8, alpha=0.55, label=label,
         )  # fmt: skip
     mean = [results.interval(point, heads) for point in points]
-    plot_intervals(axes, places, mean, "mean of the head classes", color=HEAD, marker="s")
+    plot_intervals(axes, places, mean, "mean of the heads", color=HEAD, marker="s")
     rare = [results.interval(point, tail) for point in points]
     plot_intervals(axes, places, rare, "tail class", color=TAIL, linewidth=2.6)
     if published is not None:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from longtailed.errors import LongTailedError, unknown_name
+from longtailed.loading import load_splits
 from longtailed.optim import Optimizer
-from longtailed.prepare import load_splits, with_meta
+from longtailed.prepare import with_meta
 from longtailed.recipes import Data, NetworkSpec, Recipe, Stage, override
 from longtailed.schedules import Schedule
 

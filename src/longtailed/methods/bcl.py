@@ -61,6 +61,8 @@ class BalancedContrastive(Method):
         sampler, sampler_start: how training images are drawn, and from when on.
     """
 
+    adjusted_counts: Tensor
+
     def __init__(
         self,
         network: Network,
@@ -88,6 +90,8 @@ class BalancedContrastive(Method):
         self.classifier_weight, self.contrastive_weight = classifier_weight, contrastive_weight
         self.scale = scale if head_kind(network) == "cosine" else 1.0
         self.gather = gather
+        # What the logits are adjusted for; float64, proportional to the prior.
+        self.register_buffer("adjusted_counts", self.class_counts.double(), persistent=False)
         self.tiled = prototype_source == "feature_rows_tiled"
         self.projection = ProjectionHead(num_features, hidden_dim, embedding_dim)
         self.prototype_head = ProjectionHead(
@@ -132,7 +136,7 @@ class BalancedContrastive(Method):
         contrastive = balanced_contrastive_loss(
             contrasted, labels, F.normalize(prototypes, dim=-1), self.temperature
         )
-        adjusted = logit_adjusted_loss(logits, targets, self.class_counts, self.tau)
+        adjusted = logit_adjusted_loss(logits, targets, self.adjusted_counts, self.tau)
         return {
             "logit_adjusted": self.classifier_weight * adjusted,
             "contrastive": self.contrastive_weight * contrastive,

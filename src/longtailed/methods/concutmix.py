@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
+from longtailed.data import class_probabilities
 from longtailed.data.mixing import MixedLabels, cutmix, soft_targets
 from longtailed.data.streams import Batch, Stream
+from longtailed.errors import LongTailedError
 from longtailed.losses import semantic_mix_labels
 from longtailed.losses.semantic_mix import Normalizer
 from longtailed.methods.base import Progress
@@ -19,6 +21,8 @@ from longtailed.nn import Network
 from longtailed.schedules import Position
 
 Probability = Annotated[float, Field(ge=0, le=1)]
+Prior = Literal["train", "mixed"]
+PASTED = 77 / 240  # mean share of an image under the box: E[(w - w^2 / 4)^2], w^2 uniform in 0..1
 
 
 class ConCutMix(BalancedContrastive):
@@ -45,6 +49,10 @@ class ConCutMix(BalancedContrastive):
         counts: training images per class [C].
         foreground: how the mixed-in images are drawn (see `longtailed.data.SAMPLERS`).
         mix_probability: of a batch (or image) being mixed; 0 leaves BCL without a "mix" stream.
+        prior: what the logits are adjusted for: the sizes of the classes ("train", as published),
+            or the shares that classes have in the mixed labels ("mixed", ours): with class-balanced
+            foregrounds these are much flatter, and adjusting for the sizes corrects rare classes
+            twice.
         per_sample: draw decision, box and area for each image.
         semantic_start: when the semantic part begins (an epoch or a fraction of the run).
         omega: strength of the semantic part, 0 for none; None: 0.2 C / 255 as published for CIFAR
@@ -64,6 +72,7 @@ class ConCutMix(BalancedContrastive):
         *,
         foreground: str = "class-balanced",
         mix_probability: Probability = 0.5,
+        prior: Prior = "train",
         per_sample: bool = False,
         semantic_start: Position = 0.505,
         omega: Weight | None = None,
@@ -85,11 +94,31 @@ class ConCutMix(BalancedContrastive):
                 share_of="images" if per_sample else "batches",
             )
             self.streams = {**self.streams, "mix": mix}
+        if prior == "mixed":
+            self.adjusted_counts.copy_(self.mixed_counts(foreground))
         self.semantic_start = semantic_start
         self.omega = 0.2 * self.num_classes / 255 if omega is None else omega
         self.top_k = max(1, min(30, round(0.3 * self.num_classes))) if top_k is None else top_k
         self.normalizer, self.clamp = normalizer, clamp
         self.normalized_distances = normalized_distances
+
+    def mixed_counts(self, foreground: str) -> Tensor:
+        """Return class sizes [C], float64, in proportion to the expected labels by area.
+
+        (1 - s) n_c + s N q_c for sizes n of N images, foregrounds drawn with probabilities q and
+        the share s of all pixels that is pasted: `mix_probability` times 77/240. lam is uniform; a
+        box of side w = sqrt(1 - lam) loses w^2 / 4 of it at the border, on average, along each
+        axis. (Pixels make boxes a little smaller.)
+        """
+        if foreground == "progressive":
+            raise LongTailedError(
+                "prior=mixed needs foregrounds that are drawn alike in all epochs; "
+                "foreground=progressive changes."
+            )
+        counts = self.class_counts.double()
+        drawn = torch.from_numpy(class_probabilities(foreground, self.class_counts.tolist()))
+        pasted = self.mix_probability * PASTED
+        return (1 - pasted) * counts + pasted * counts.sum() * drawn.to(counts)
 
     def loss(self, batches: dict[str, Batch], progress: Progress) -> dict[str, Tensor]:
         """Return both terms, the classifier's on the mixed view."""
