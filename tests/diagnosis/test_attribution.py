@@ -197,3 +197,13 @@ def test_leaving_the_query_out_agrees_with_doing_it_all_again():
         expected = 0 if chance == 1 else (share - chance) / (1 - chance)
         assert near.excess[row].item() == pytest.approx(expected)
         assert near.alike[row].tolist() == looks[near.nearest[row]].tolist()
+
+
+def test_no_image_counts_for_more_than_itself():
+    """Nine of ten images of class 0 look like class 1, and the nearest does not."""
+    features = torch.cat([torch.zeros(1, 2), torch.full((9, 2), 9.0), torch.tensor([[-9.0, 3]])])
+    labels, looks = torch.tensor([0] * 10 + [1]), torch.tensor([0] + [1] * 10)
+    near = wrong_neighbours(
+        features, labels, looks, torch.zeros(1, 2), torch.tensor([1]), torch.tensor([0]), 2, k=1
+    )
+    assert near.excess.tolist() == pytest.approx([-1])  # and not (0 - 0.9) / (1 - 0.9)

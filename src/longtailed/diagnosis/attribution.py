@@ -110,9 +110,10 @@ def wrong_neighbours(
     `features` [N, A], `labels` [N] and `looks_like` [N] or [N, D] (see
     `similarity.look_alike_share`) are those of the training images. For a query of class i taken
     for j, with the share p of its k neighbours in j that look like i and the share q of all images
-    of j that do, the excess is (p - q) / (1 - q): 1 if it lies among look-alikes only, 0 on average
-    if look-alikes have nothing to do with it (so replacing them by as many random images of j is
-    the control), 0 if all of j looks like i.
+    of j that do, the excess is (p - q) / max(q, 1 - q), from -1 to 1: 0 on average if look-alikes
+    have nothing to do with it (so replacing them by as many random images of j is the control), 0
+    if all of j looks like i, and 1 if it lies among look-alikes only and they are at most half of
+    j. Dividing by 1 - q throughout would let one image count for many where q is near 1.
 
     `nearest` [N, 2 or more] is for queries that are the training images themselves: the nearest
     other images of each, from which `looks_like` [N] was made. An image whose nearest is the query
@@ -143,7 +144,7 @@ def wrong_neighbours(
                 alike[rows, :width] = hits
                 base = base - _own_share(labels, nearest[members], wrong[rows], own)
             share = hits.double().mean(dim=1)
-            excess[rows] = torch.where(base < 1, (share - base) / (1 - base).clamp_min(1e-12), 0.0)
+            excess[rows] = (share - base) / torch.maximum(1 - base, base)
     return Neighbours(wrong, near, alike, excess)
 
 

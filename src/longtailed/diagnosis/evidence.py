@@ -146,13 +146,13 @@ def of_data(
     fabric = make_fabric(device)
     options = {k: v for k, v in data_options.items() if v is not None}
     data = Data(source=source, **options)
-    originals = {"train": load_whole(data, None, split or "train")}
-    _check_size(originals["train"])
-    sets = store(originals, data)
+    whole = load_whole(data, None, split or "train")
+    _check_size(whole)
+    sets = store({"train": whole}, data)
     mean, std = normalization(sets["train"], data)
     splits = Splits(
         sets=sets,
-        views=default_views(originals["train"], sets["train"], data),
+        views=default_views(whole, sets["train"], data),
         mean=mean,
         std=std,
         device=fabric.device,
@@ -161,8 +161,7 @@ def of_data(
     model, name = _network_for_data(source, network, network_weights, splits, data)
     function = None if model is None else model.to(fabric.device).eval().features
     features, thumbnails = _collect(function, splits, "train", fabric)
-    if model is None:
-        features = thumbnails
+    features = thumbnails if model is None else features
     train = splits.imageset("train")
     labels = torch.from_numpy(train.labels)
     near = _nearest(features, fabric)
@@ -207,10 +206,8 @@ def neutral_features(
             network, name = initial_network(recipe, splits), "the network as training began"
             start_from(recipe, network)
         except LongTailedError as error:
-            raise LongTailedError(
-                f"the start of the run cannot be had ({str(error).rstrip('.')}); look for "
-                "look-alikes with --look-alikes-from pixels."
-            ) from None
+            why = str(error).rstrip(".")
+            raise LongTailedError(f"{why}; or give --look-alikes-from pixels.") from None
     elif (Path(wanted) / "recipe.json").exists():
         network, name = restore(wanted)[1].network, f"the network of {wanted}"
     else:
