@@ -157,3 +157,53 @@ def test_a_thousand_classes_and_many_images_stay_small():
     parts = divide_error(labels[:500], predictions, predictions, neighbours, 1000, resamples=50)
     assert parts.towards.shape == (1000, 1000)
     assert bool(np.isfinite(parts.rest).all())
+
+
+def test_an_image_left_out_does_not_make_look_alikes_of_its_own_neighbours():
+    """Labels drawn by lot: nothing lies anywhere for a reason, so similarity is 0 on average."""
+    excess = []
+    for seed in range(8):
+        generator = torch.Generator().manual_seed(seed)
+        features = torch.randn(320, 8, generator=generator)
+        labels = torch.tensor([0] * 200 + [1] * 100 + [2] * 20)
+        places, cosines = nearest_images(features, 5)
+        found = vote_of_neighbours(places, cosines, labels, CLASSES)
+        looks = labels[places[:, 0]]
+        near = wrong_neighbours(
+            features, labels, looks, features, labels, found, CLASSES, nearest=places[:, :2]
+        )
+        excess.append(near.excess[labels[near.images] == 2].mean().item())
+    assert abs(np.mean(excess)) < 0.08  # 0.14 where the query counts
+
+
+def test_leaving_the_query_out_agrees_with_doing_it_all_again():
+    generator = torch.Generator().manual_seed(0)
+    features, labels = torch.randn(60, 3, generator=generator), torch.arange(60) % CLASSES
+    places, cosines = nearest_images(features, 5)
+    found = vote_of_neighbours(places, cosines, labels, CLASSES)
+    near = wrong_neighbours(
+        features, labels, labels[places[:, 0]], features, labels, found, CLASSES,
+        nearest=places[:, :2],
+    )  # fmt: skip
+    unit = torch.nn.functional.normalize(features - features.mean(dim=0), dim=1)
+    cosine = (unit @ unit.T).fill_diagonal_(-2)
+    for row, image in enumerate(near.images.tolist()):
+        others = cosine.clone()
+        others[:, image] = -2
+        looks = labels[others.argmax(dim=1)] == labels[image]
+        members = torch.nonzero(labels == found[image]).flatten()
+        share = looks[near.nearest[row]].double().mean().item()
+        chance = looks[members].double().mean().item()
+        expected = 0 if chance == 1 else (share - chance) / (1 - chance)
+        assert near.excess[row].item() == pytest.approx(expected)
+        assert near.alike[row].tolist() == looks[near.nearest[row]].tolist()
+
+
+def test_no_image_counts_for_more_than_itself():
+    """Nine of ten images of class 0 look like class 1, and the nearest does not."""
+    features = torch.cat([torch.zeros(1, 2), torch.full((9, 2), 9.0), torch.tensor([[-9.0, 3]])])
+    labels, looks = torch.tensor([0] * 10 + [1]), torch.tensor([0] + [1] * 10)
+    near = wrong_neighbours(
+        features, labels, looks, torch.zeros(1, 2), torch.tensor([1]), torch.tensor([0]), 2, k=1
+    )
+    assert near.excess.tolist() == pytest.approx([-1])  # and not (0 - 0.9) / (1 - 0.9)

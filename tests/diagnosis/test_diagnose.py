@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
+import shlex
 import shutil
 import sys
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from longtailed import cli, train
-from longtailed.diagnosis import diagnose
+from longtailed.diagnosis import advice, diagnose
 from longtailed.errors import LongTailedError
+from longtailed.run import as_recipe
+from longtailed.rundir import read_recipe
 
 HEAD, TAIL = 8, 9
 
@@ -140,6 +145,7 @@ def test_bad_input_is_one_sentence(similar_run, photos, tmp_path):
         ((similar_run,), {"split": "nothing"}, "nothing"),
         ((similar_run,), {"network": "resnet18"}, "makes no sense for a run"),
         ((similar_run,), {"data": str(photos)}, "was trained on 10 classes"),
+        ((similar_run,), {"look_alikes_from": "nothing"}, "neither pixels nor start"),
         ((one,), {"network": "pixels"}, "at least 2"),
         ((photos,), {"network": "resnet8", "network_weights": str(tmp_path / "x.pt")}, "x.pt"),
         ((photos,), {"network": "resnot18"}, "unknown network"),
@@ -160,3 +166,73 @@ def test_a_pretrained_network_that_cannot_be_had_is_said(photos, tmp_path, monke
     monkeypatch.setattr(timm, "create_model", refuse)
     with pytest.raises(LongTailedError, match="--network-weights"):
         diagnose(photos, out=tmp_path, device="cpu")
+
+
+def test_a_file_is_no_folder_and_is_refused_at_once(photos, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(LongTailedError, match="is a file"):
+        diagnose(photos, network="pixels", out=tmp_path / "file", device="cpu")
+
+
+def test_advised_commands_mean_the_same_images_and_network(similar_run, diagnosed):
+    findings, run = diagnosed.findings, read_recipe(similar_run)
+    share = advice.rare_share(findings)
+    builders = (advice._for_scarcity, advice._for_similarity, advice._for_rest)
+    commands = [line for build in builders for line in build(findings, share).commands]
+    assert len(commands) == 7
+    for command in commands:
+        words = shlex.split(command)
+        assert words[:2] == ["longtailed", "train"]
+        options = {word[2:]: words[i + 1] for i, word in enumerate(words) if word.startswith("--")}
+        chosen = as_recipe(
+            data=options["data"], method=options["method"], network=options["network"],
+            overrides=[word for word in words if "=" in word],
+        )  # fmt: skip
+        assert chosen.data == run.data
+        if options["network"] == "resnet8":
+            assert chosen.network.options == run.network.options
+    crt = next(line for line in commands if "crt" in line)
+    assert f"network.init_from={similar_run}" in crt
+    assert "epochs=10" in crt
+
+
+def changed(findings, **parts):
+    """Return the findings with other parts."""
+    return dataclasses.replace(findings, parts=dataclasses.replace(findings.parts, **parts))
+
+
+def test_the_verdict_names_the_class_that_similarity_goes_to(diagnosed):
+    findings = diagnosed.findings
+    error, similarity = np.full(10, 0.05), np.full(10, 0.04)
+    towards = np.zeros((10, 10))
+    towards[TAIL, :4] = [0.015, 0.01, 0.01, 0.005]
+    intervals = np.full((4, 10, 2), 0.01)
+    found = changed(
+        findings, error=error, similarity=similarity, towards=towards, intervals=intervals,
+        scarcity=np.zeros(10), wrong=np.full(10, 9),
+    )  # fmt: skip
+    assert found.verdict(TAIL) == "similarity to 0 and others"
+
+
+def test_classes_of_the_largest_size_are_not_called_rare(diagnosed):
+    findings = diagnosed.findings
+    assert findings.rare() == [TAIL]
+    equal = dataclasses.replace(findings, counts=np.full(10, 60))
+    assert equal.rare() == []
+    assert not advice.rare_share(equal).rare
+
+
+def test_names_are_escaped_and_nothing_is_fetched(tmp_path):
+    names = ['<b>&"x"', "$\\frac{a$", "c^_d"]
+    for number, name in enumerate(names):
+        folder = tmp_path / "<i>" / name
+        folder.mkdir(parents=True)
+        for i in range(7):
+            pixels = np.random.RandomState(10 * number + i).randint(0, 255, (16, 16, 3))
+            Image.fromarray(pixels.astype(np.uint8)).save(folder / f'"{i}" <u>.png')
+    result = diagnose(tmp_path / "<i>", network="pixels", out=tmp_path / "out", device="cpu")
+    page = result.page.read_text()
+    for tag in ('<b>&"', "<u>", "<i>"):
+        assert tag not in page
+    assert "&lt;b&gt;&amp;" in page
+    assert not re.search(r"https?://|@import|url\((?!#)", page)

@@ -11,8 +11,27 @@ import numpy as np
 from longtailed.diagnosis.attribution import LEVEL, NEIGHBOURS
 from longtailed.diagnosis.findings import NOTICEABLE, Findings
 from longtailed.methods import method_class
+from longtailed.recipes.recipe import Data
 
 BALANCED = ("ldam-drw", "logit-adjustment", "balanced-softmax", "bcl", "concutmix", "crt", "lws")
+
+SAME_IMAGES = (
+    "root",
+    "val_list",
+    "test_list",
+    "label_column",
+    "class_names",
+    "profile",
+    "max_count",
+    "counts",
+    "similar",
+    "subset_seed",
+    "selection",
+    "holdout",
+    "eval_split",
+    "image_size",
+    "on_bad_image",
+)  # settings of a recipe's data that decide which images there are
 
 
 @dataclass(frozen=True)
@@ -30,13 +49,17 @@ class Advice:
 
 @dataclass(frozen=True)
 class Share:
-    """Mean error of some classes and its parts, shares of test images, a class counting once."""
+    """Mean error of some classes and its parts, shares of test images, a class counting once.
+
+    `rare` says whether these are classes with few images, and not all that can be divided.
+    """
 
     classes: tuple[int, ...]
     error: float
     scarcity: float
     similarity: float
     rest: float
+    rare: bool
 
 
 def rare_share(findings: Findings) -> Share | None:
@@ -50,7 +73,8 @@ def rare_share(findings: Findings) -> Share | None:
         return None
     parts = findings.parts
     rows = (parts.error, parts.scarcity, parts.similarity, parts.rest)
-    return Share(tuple(chosen), *(float(np.mean(row[chosen])) for row in rows))
+    error, scarcity, similarity, rest = (float(np.mean(row[chosen])) for row in rows)
+    return Share(tuple(chosen), error, scarcity, similarity, rest, rare=bool(rare))
 
 
 def advise(findings: Findings) -> list[Advice]:
@@ -97,7 +121,8 @@ def _check_duplicates(number: int) -> Advice:
     return Advice(
         "Check the likely duplicates",
         f"{plural(number, 'training image is', 'training images are')} almost the same as an image "
-        "of another class; one of the two labels is wrong. They head the list of look-alikes.",
+        "of another class; if a pair shows the same thing, one of its labels is wrong. They head "
+        "the list of look-alikes.",
     )
 
 
@@ -114,13 +139,13 @@ def _points(part: float, share: Share) -> str:
 
 
 def _for_scarcity(findings: Findings, share: Share) -> Advice:
-    about, given = findings.evidence.about, _given(findings)
+    about = findings.evidence.about
     used = set(about["method"])
     methods = [name for name in ("logit-adjustment", "ldam-drw") if name not in used]
-    commands = [f"longtailed train {given} --method {name}" for name in methods]
+    commands = [f"longtailed train {_given(findings)} --method {name}" for name in methods]
     if about["kind"] == "run" and "crt" not in used:
-        start = shlex.quote(f"network.init_from={about['directory']}")
-        commands.append(f"longtailed train {_without_epochs(given)} --method crt {start} epochs=10")
+        given = _given(findings, start=about["directory"], epochs=10)
+        commands.append(f"longtailed train {given} --method crt")
     reason = (
         f"Scarcity of the decision: equal weights for all classes, on the same features, recover "
         f"{_points(share.scarcity, share)}."
@@ -131,7 +156,7 @@ def _for_scarcity(findings: Findings, share: Share) -> Advice:
 
 
 def _for_similarity(findings: Findings, share: Share) -> Advice:
-    given, used = _given(findings), findings.evidence.about["method"]
+    used = findings.evidence.about["method"]
     method = used[-1] if used and not method_class(used[-1]).takes_over_head else "ldam-drw"
     pairs = []
     for label in share.classes:
@@ -141,55 +166,90 @@ def _for_similarity(findings: Findings, share: Share) -> Advice:
     return Advice(
         "Check the look-alikes, then pre-train without labels",
         f"Similarity: {_points(share.similarity, share)} lie among training images of another "
-        f"class that look like the rare one ({', '.join(pairs[:5])}). Look at the labels of the "
+        f"class that look like their own ({', '.join(pairs[:5])}). Look at the labels of the "
         "images listed below; if they are right, features learnt without labels first separate "
         "such classes better (rotation prediction where up and down mean something, else MoCo).",
         (
-            f"longtailed train {given} --method moco --out pretrained",
-            f"longtailed train {given} --method {method} network.init_from=pretrained",
+            f"longtailed train {_given(findings)} --method moco --out pretrained",
+            f"longtailed train {_given(findings, start='pretrained')} --method {method}",
         ),
     )
 
 
 def _for_rest(findings: Findings, share: Share) -> Advice:
-    given = _given(findings)
+    about, commands = findings.evidence.about, []
+    if "recipe" not in about or not about["recipe"]["network"]["pretrained"]:
+        words = "--network resnet50 network.pretrained=true --method ldam-drw"
+        commands.append(f"longtailed train {_images(findings)} {words}")
+    if "risda" not in about["method"]:
+        commands.append(f"longtailed train {_given(findings)} --method risda")
     return Advice(
         "Better features",
         f"The rest, {_points(share.rest, share)}, is reached neither by equal weights nor by "
         "look-alikes: the features do not separate these images, because too few images have "
         "shaped them or because they are hard. More images of these classes, a pretrained "
         "network, or augmentation of the rare classes' features.",
-        (
-            f"longtailed train --data {_source(findings)} --network resnet50 "
-            "network.pretrained=true --method ldam-drw",
-            f"longtailed train {given} --method risda",
-        ),
+        tuple(commands),
     )
 
 
 def _source(findings: Findings) -> str:
     about = findings.evidence.about
     recipe = about.get("recipe")
-    return shlex.quote(str(recipe["data"]["source"] if recipe else about["source"]))
+    return str(recipe["data"]["source"] if recipe else about["source"])
 
 
-def _given(findings: Findings) -> str:
-    """Return the options of `longtailed train` that name the data, network and epochs."""
+def _images(findings: Findings) -> str:
+    """Return the options of `longtailed train` that name the same images."""
+    about = findings.evidence.about
+    data = about["recipe"]["data"] if "recipe" in about else about["options"]
+    usual = Data().model_dump(mode="json")
+    words = ["--data", _source(findings)]
+    if data.get("imbalance") is not None:
+        words += ["--imbalance", f"{data['imbalance']:g}"]
+    for key in SAME_IMAGES:
+        value = data.get(key, usual[key])
+        pairs = {key: (value, usual[key])}
+        if isinstance(value, dict):
+            pairs = {f"{key}.{name}": (one, usual[key][name]) for name, one in value.items()}
+        words += [_setting(f"data.{k}", v) for k, (v, old) in pairs.items() if v != old]
+    return shlex.join(words)
+
+
+def _given(findings: Findings, start: str | None = None, epochs: int = 0) -> str:
+    """Return the options that name the images, the network and its start, and the epochs.
+
+    `start` and `epochs` replace the run's own.
+    """
     recipe = findings.evidence.about.get("recipe")
     if recipe is None:
-        return f"--data {_source(findings)} --network resnet18"
-    words = [f"--data {_source(findings)}", f"--network {recipe['network']['name']}"]
-    data = recipe["data"]
-    if data["imbalance"] is not None:
-        words.append(f"--imbalance {data['imbalance']:g}")
-    if data["counts"] is not None:
-        words.append(shlex.quote(f"counts={list(data['counts'])}".replace(" ", "")))
-    words.append(f"epochs={recipe['stages'][-1]['epochs'] or 30}")
-    return " ".join(words)
+        words = ["--network", "resnet18"]
+    else:
+        spec = recipe["network"]
+        words = ["--network", spec["name"]]
+        words += [_setting(f"network.options.{k}", v) for k, v in spec["options"].items()]
+        words += ["network.pretrained=true"] * spec["pretrained"]
+        words.append(f"epochs={epochs or recipe['stages'][-1]['epochs'] or 30}")
+        start = start or spec["init_from"]
+    if start is not None:
+        words.append(f"network.init_from={start}")
+    return f"{_images(findings)} {shlex.join(words)}"
 
 
-def _without_epochs(given: str) -> str:
-    return " ".join(word for word in given.split(" ") if not word.startswith("epochs="))
+def _setting(key: str, value: Any) -> str:
+    text = value if isinstance(value, str) else repr(value).replace(" ", "")
+    return f"{key}={text}"
+
+
+def _sought_in(findings: Findings) -> str:
+    neutral = findings.evidence.about["look_alikes_from"]
+    if findings.evidence.estimated:
+        return f"the features of {neutral}; those that these do not show are missed"
+    return (
+        f"the learnt features and in {neutral}. The features were learnt from the same labels, so "
+        "what the network has learnt by heart looks like its label; look-alikes that neither "
+        "description shows are missed"
+    )
 
 
 def limits(findings: Findings) -> list[str]:
@@ -205,10 +265,7 @@ def limits(findings: Findings) -> list[str]:
         "weights also recover errors that go with look-alikes nobody noticed.",
         f"Similarity counts wrong images whose {NEIGHBOURS} nearest training images of the class "
         "they were taken for look like their own class, beyond chance. Look-alikes are sought in "
-        f"the learnt features and in {evidence.about['look_alikes_from']}. The features were "
-        "learnt from the same labels, so what the network has learnt by heart looks like its "
-        "label; look-alikes that neither description shows are missed, and similarity is then too "
-        "small.",
+        f"{_sought_in(findings)}, and similarity is then too small.",
         f"Intervals ({100 * LEVEL:.0f} %) come from resampling the test images, {tested.min():,} "
         f"to {tested.max():,} a class; they say nothing about other training runs, which vary "
         "more. A class with fewer than five errors is not divided.",
@@ -216,7 +273,8 @@ def limits(findings: Findings) -> list[str]:
     if evidence.estimated:
         texts[0] = (
             "No classifier was trained: errors are estimates from the nearest other images, each "
-            "image left out in turn. A trained classifier will err less, and elsewhere."
+            "image left out in turn. A trained classifier errs elsewhere, and usually less. "
+            "The parts are associations; only training can show what causes an error."
         )
     if not evidence.estimated and learnt > met + 0.1:
         texts.append(

@@ -103,15 +103,21 @@ def wrong_neighbours(
     predictions: Tensor,
     num_classes: int,
     k: int = NEIGHBOURS,
+    nearest: Tensor | None = None,
 ) -> Neighbours:
     """Return the neighbours of the wrong ones among queries [M, A] in the class predicted for them.
 
     `features` [N, A], `labels` [N] and `looks_like` [N] or [N, D] (see
     `similarity.look_alike_share`) are those of the training images. For a query of class i taken
     for j, with the share p of its k neighbours in j that look like i and the share q of all images
-    of j that do, the excess is (p - q) / (1 - q): 1 if it lies among look-alikes only, 0 on average
-    if look-alikes have nothing to do with it (so replacing them by as many random images of j is
-    the control), 0 if all of j looks like i.
+    of j that do, the excess is (p - q) / max(q, 1 - q), from -1 to 1: 0 on average if look-alikes
+    have nothing to do with it (so replacing them by as many random images of j is the control), 0
+    if all of j looks like i, and 1 if it lies among look-alikes only and they are at most half of
+    j. Dividing by 1 - q throughout would let one image count for many where q is near 1.
+
+    `nearest` [N, 2 or more] is for queries that are the training images themselves: the nearest
+    other images of each, from which `looks_like` [N] was made. An image whose nearest is the query
+    is then judged by its next nearest; else a query would make look-alikes of its own neighbours.
     """
     wrong = torch.nonzero(predictions != truth).flatten()
     looks = looks_like[:, None] if looks_like.ndim == 1 else looks_like
@@ -133,9 +139,29 @@ def wrong_neighbours(
             hits = (looks[members[found]] == own[:, None, None]).any(dim=2)
             alike[rows, :width] = hits
             base = chance[own, predicted]
+            if nearest is not None:
+                hits &= _still_alike(labels, nearest[members[found]], wrong[rows, None], own)
+                alike[rows, :width] = hits
+                base = base - _own_share(labels, nearest[members], wrong[rows], own)
             share = hits.double().mean(dim=1)
-            excess[rows] = torch.where(base < 1, (share - base) / (1 - base).clamp_min(1e-12), 0.0)
+            excess[rows] = (share - base) / torch.maximum(1 - base, base)
     return Neighbours(wrong, near, alike, excess)
+
+
+def _still_alike(labels: Tensor, nearest: Tensor, queries: Tensor, own: Tensor) -> Tensor:
+    """Return whether images [R, k] look like class own [R] with the queries [R, 1] left out."""
+    seen = torch.where(nearest[..., 0] == queries, nearest[..., -1], nearest[..., 0])
+    return labels[seen] == own[:, None]
+
+
+def _own_share(labels: Tensor, nearest: Tensor, queries: Tensor, own: Tensor) -> Tensor:
+    """Return which share [R] of the members look like class own [R] by the query [R] alone."""
+    row_of = torch.full((len(labels),), -1, dtype=torch.int64)
+    row_of[queries] = torch.arange(len(queries))
+    rows = row_of[nearest[:, 0]]
+    by_query = rows >= 0
+    rows, following = rows[by_query], labels[nearest[by_query, -1]]
+    return torch.bincount(rows[following != own[rows]], minlength=len(own)) / len(nearest)
 
 
 def _nearest(queries: Tensor, bank: Tensor, k: int) -> Tensor:

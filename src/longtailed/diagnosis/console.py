@@ -56,7 +56,7 @@ def _row(findings: Findings, label: int) -> list[str]:
     shares = ["-", "-", "-"]
     if findings.divided(label):
         rows = (parts.scarcity, parts.similarity, parts.rest)
-        shares = [f"{100 * row[label] + 0.0:.1f}" for row in rows]
+        shares = [f"{round(100 * row[label], 1) + 0.0:.1f}" for row in rows]  # no -0.0
     name = "-"
     if similar is not None:
         name = f"{findings.names[similar]} ({findings.counts[similar]:,})"

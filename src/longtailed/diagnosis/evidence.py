@@ -45,10 +45,10 @@ class Evidence:
     """Features, labels and predictions; everything on the CPU.
 
     `features` [N, A] and `neutral` [N, B] are those of the training images: `features` of the
-    diagnosed network, `neutral` of a description that did not learn these labels, and `nearest`
-    the `similarity.nearest_images` in the latter. `test_features`
-    [M, A] and `predictions` [M] belong to `test`; where there is no trained classifier, these are
-    the training images again, predicted leaving each one out, and `estimated` is True.
+    diagnosed network, `neutral` of a description that did not learn these labels, and `nearest` the
+    `similarity.nearest_images` in the latter. `test_features` [M, A] and `predictions` [M] belong
+    to `test`; without a trained classifier, these are the training images again, predicted leaving
+    each one out, and `estimated` is True.
     """
 
     train: ImageSet
@@ -144,14 +144,15 @@ def of_data(
     for thumbnails without a network. Raises `LongTailedError` if the weights cannot be had.
     """
     fabric = make_fabric(device)
-    data = Data(source=source, **{k: v for k, v in data_options.items() if v is not None})
-    originals = {"train": load_whole(data, None, split or "train")}
-    _check_size(originals["train"])
-    sets = store(originals, data)
+    options = {k: v for k, v in data_options.items() if v is not None}
+    data = Data(source=source, **options)
+    whole = load_whole(data, None, split or "train")
+    _check_size(whole)
+    sets = store({"train": whole}, data)
     mean, std = normalization(sets["train"], data)
     splits = Splits(
         sets=sets,
-        views=default_views(originals["train"], sets["train"], data),
+        views=default_views(whole, sets["train"], data),
         mean=mean,
         std=std,
         device=fabric.device,
@@ -160,8 +161,7 @@ def of_data(
     model, name = _network_for_data(source, network, network_weights, splits, data)
     function = None if model is None else model.to(fabric.device).eval().features
     features, thumbnails = _collect(function, splits, "train", fabric)
-    if model is None:
-        features = thumbnails
+    features = thumbnails if model is None else features
     train = splits.imageset("train")
     labels = torch.from_numpy(train.labels)
     near = _nearest(features, fabric)
@@ -170,6 +170,7 @@ def of_data(
         "kind": "data",
         "name": Path(source).name,
         "source": source,
+        "options": options,
         "method": [],
         "network": name,
         "tested_on": f"the images themselves ({split or 'train'}), each left out in turn",
@@ -201,10 +202,18 @@ def neutral_features(
                 "the run began from random weights, which know nothing of images; use pixels or "
                 "the directory of a rotation or MoCo run."
             )
-        network, name = initial_network(recipe, splits), "the network as training began"
-        start_from(recipe, network)
+        try:
+            network, name = initial_network(recipe, splits), "the network as training began"
+            start_from(recipe, network)
+        except LongTailedError as error:
+            why = str(error).rstrip(".")
+            raise LongTailedError(f"{why}; or give --look-alikes-from pixels.") from None
+    elif (Path(wanted) / "recipe.json").exists():
+        network, name = restore(wanted)[1].network, f"the network of {wanted}"
     else:
-        network, name = _network_of_run(Path(wanted)), f"the network of {wanted}"
+        raise LongTailedError(
+            f"--look-alikes-from {wanted} is neither pixels nor start nor the directory of a run."
+        )
     features, _ = _collect(network.to(fabric.device).eval().features, splits, "train", fabric)
     return features, name
 
@@ -218,7 +227,7 @@ def _network_for_data(
     if weights is not None and (Path(weights) / "recipe.json").exists():
         manifest = read_json(Path(weights) / "manifest.json")
         splits.mean, splits.std = manifest["mean"], manifest["std"]
-        return _network_of_run(Path(weights)), f"the network of {weights}"
+        return restore(weights)[1].network, f"the network of {weights}"
     name = name or DEFAULT_NETWORK
     if weights is not None:
         size = next(splits.scan("train", batch_size=1)).images[0].shape[-1]
@@ -236,10 +245,6 @@ def _network_for_data(
             "give a file or a run of your own with --network-weights, or compare thumbnails "
             "with --network pixels."
         ) from None
-
-
-def _network_of_run(directory: Path) -> Network:
-    return restore(directory)[1].network
 
 
 def _check_size(imageset: ImageSet) -> None:

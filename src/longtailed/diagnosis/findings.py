@@ -20,12 +20,13 @@ from longtailed.diagnosis.attribution import (
 )
 from longtailed.diagnosis.evidence import Evidence, image_name
 from longtailed.diagnosis.similarity import (
-    BLOCK,
+    QUERIES,
     confusion_similarity,
     gaussian_overlap,
     head_leakage,
     look_alike_share,
     mean_cosine,
+    nearest_mean_of,
     nearest_means,
     unit_features,
 )
@@ -60,7 +61,8 @@ class Findings:
 
     `cosine`, `overlap` and `alike` are those of `similarity.mean_cosine` (centred),
     `gaussian_overlap` (test images) and `look_alike_share`; `confused` of `confusion_similarity`
-    and `leakage` of `head_leakage`.
+    and `leakage` of `head_leakage`. `memorised` are the shares of training and of test images that
+    are nearest to the mean of their own class, a class counting once.
     """
 
     evidence: Evidence
@@ -88,9 +90,12 @@ class Findings:
         return sorted(tested.tolist(), key=lambda c: (-self.parts.error[c], self.counts[c]))
 
     def rare(self) -> list[int]:
-        """Return the classes with few training images that were tested (see `class_groups`)."""
+        """Return the tested classes with few training images (see `class_groups`).
+
+        None of the largest size: where all classes are equally large, none is rare.
+        """
         few = class_groups(self.counts.tolist(), groups="auto").few
-        return [c for c in few if self.parts.images[c]]
+        return [c for c in few if self.parts.images[c] and self.counts[c] < self.counts.max()]
 
     def similar_class(self, label: int) -> int | None:
         """Return the class through which most of the similarity part goes, else the most alike.
@@ -98,7 +103,8 @@ class Findings:
         The most alike by the mean cosine; None if no other class has training images.
         """
         towards = self.parts.towards[label]
-        if self.divided(label) and towards.max() >= 0.02:
+        worth = towards.max() >= 0.02 or "similarity" in self.large_parts(label)
+        if self.divided(label) and worth and towards.max() > 0:
             return int(towards.argmax())
         others = np.where(self.counts > 0, self.cosine[label], -np.inf)
         others[label] = -np.inf
@@ -118,7 +124,9 @@ class Findings:
         words = self.large_parts(label)
         similar = self.similar_class(label)
         if "similarity" in words and similar is not None:
-            words[words.index("similarity")] = f"similarity to {self.names[similar]}"
+            most = parts.towards[label, similar] >= parts.similarity[label] / 2
+            others = "" if most else " and others"
+            words[words.index("similarity")] = f"similarity to {self.names[similar]}{others}"
         if not words and self.mostly_rest(label):
             return "neither: mostly the rest"
         return " and ".join(words) or "unclear: chance could have made the parts"
@@ -156,16 +164,14 @@ def examine(evidence: Evidence) -> Findings:
     labels, truth = torch.from_numpy(train.labels), torch.from_numpy(test.labels)
     learnt = nearest_means(evidence.features, labels, classes)
     looks = [learnt, labels[evidence.nearest[0][:, 0]]]
-    equal = learnt
+    equal = met = learnt
     if not evidence.estimated:
         looks.append(nearest_means(evidence.neutral, labels, classes))
         queries = evidence.test_features
         equal = equal_decision(evidence.features, labels, queries, classes)
+        met = nearest_mean_of(queries, evidence.features, labels, classes)
     looks_like = torch.stack(looks, dim=1)
-    neighbours = wrong_neighbours(
-        evidence.features, labels, looks_like, evidence.test_features, truth, evidence.predictions,
-        classes,
-    )  # fmt: skip
+    neighbours = _neighbours(evidence, looks_like)
     confusion = confusion_matrix(truth, evidence.predictions, classes)
     counts = torch.tensor(train.class_counts)
     found, total = list_look_alikes(evidence, looks_like)
@@ -182,8 +188,25 @@ def examine(evidence: Evidence) -> Findings:
         confusion=confusion.numpy(),
         look_alikes=found,
         look_alike_images=total,
-        memorised=(_balanced(learnt, labels, classes), _balanced(equal, truth, classes)),
+        memorised=(_balanced(learnt, labels, classes), _balanced(met, truth, classes)),
     )
+
+
+def _neighbours(evidence: Evidence, looks_like: Tensor) -> Neighbours:
+    """Return the neighbours of the wrong images; of an estimate with each image left out.
+
+    A mean cannot forget one image as a list of neighbours can, so an estimate asks only whose the
+    nearest other image is.
+    """
+    labels, truth = torch.from_numpy(evidence.train.labels), torch.from_numpy(evidence.test.labels)
+    nearest = None
+    if evidence.estimated:
+        nearest = evidence.nearest[0][:, :2]
+        looks_like = labels[nearest[:, 0]]
+    return wrong_neighbours(
+        evidence.features, labels, looks_like, evidence.test_features, truth, evidence.predictions,
+        evidence.train.num_classes, nearest=nearest,
+    )  # fmt: skip
 
 
 def list_look_alikes(evidence: Evidence, looks_like: Tensor) -> tuple[list[LookAlike], int]:
@@ -198,7 +221,7 @@ def list_look_alikes(evidence: Evidence, looks_like: Tensor) -> tuple[list[LookA
     found: dict[int, tuple[float, int, int]] = {}
     for other in torch.unique(others[others >= 0]).tolist():
         members = torch.nonzero(labels == other).flatten()
-        for rows in torch.split(chosen[(others == other).any(dim=1)], BLOCK):
+        for rows in torch.split(chosen[(others == other).any(dim=1)], QUERIES):
             best = (unit[rows] @ unit[members].T).max(dim=1)
             near = members[best.indices]
             for cosine, row, place in zip(

@@ -57,6 +57,8 @@ def diagnose(
     Raises `LongTailedError` for everything wrong with the subject or the options.
     """
     home = Path(subject)
+    if out is not None and Path(out).exists() and not Path(out).is_dir():
+        raise LongTailedError(f"{out} is a file; name a folder with --out.")
     if (home / "recipe.json").exists():
         _refuse("a run", network=network, network_weights=network_weights)
         evidence = of_run(

@@ -102,11 +102,11 @@ def _summary(findings: Findings, share: Share | None) -> list[str]:
         "neither": share.rest,
     }
     ordered = sorted(parts.items(), key=lambda entry: -entry[1])
-    divided = ", ".join(f"{100 * value:.1f} points go with {name}" for name, value in ordered)
+    which = "rare classes" if share.rare else "classes with enough errors"
+    divided = ", ".join(f"{percent_points(value)} points go with {name}" for name, value in ordered)
     return [
         data,
-        f"The rare classes ({names}{more}) are wrong in {100 * share.error:.1f} % of cases: "
-        f"{divided}.",
+        f"The {which} ({names}{more}) are wrong in {100 * share.error:.1f} % of cases: {divided}.",
     ]
 
 
@@ -116,13 +116,13 @@ def _tiles(findings: Findings, share: Share | None) -> list[tuple[str, str, str]
     if share is not None:
         tiles += [
             (
-                "Rare classes' error",
+                "Rare classes' error" if share.rare else "Their error",
                 f"{100 * share.error:.1f} %",
                 plural(len(share.classes), "class", "classes"),
             ),
-            ("goes with scarcity", f"{100 * share.scarcity:.1f}", "points, of the decision"),
-            ("with similarity", f"{100 * share.similarity:.1f}", "points, look-alikes"),
-            ("with neither", f"{100 * share.rest:.1f}", "points, the rest"),
+            ("goes with scarcity", percent_points(share.scarcity), "points, of the decision"),
+            ("with similarity", percent_points(share.similarity), "points, look-alikes"),
+            ("with neither", percent_points(share.rest), "points, the rest"),
         ]
     tiles.append(("Look-alikes", f"{findings.look_alike_images:,}", "training images"))
     return tiles

@@ -38,8 +38,9 @@ def mean_cosine(
 
     S_ij = m_i.m_j / (|m_i| |m_j|) with the means m of features [N, A]. Features after a ReLU all
     point the same way, which makes every cosine large: `centred` subtracts the mean of the class
-    means first, so that 0 means "as alike as two classes are on average". 0 for an absent class
-    and for a mean of length 0; else the diagonal is 1. Raises as `class_means`.
+    means first. Classes that are all equally alike then have -1 / (C - 1), which is near 0 for many
+    classes and always -1 for two. 0 for an absent class and for a mean of length 0; else the
+    diagonal is 1. Raises as `class_means`.
     """
     means = class_means(features, labels, num_classes)
     present = torch.bincount(labels, minlength=num_classes) > 0
@@ -129,6 +130,21 @@ def nearest_means(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
         distances.scatter_(1, own[:, None], stretched[:, None])
         nearest.append(torch.where(left > 1, distances.argmin(dim=1), own))
     return torch.cat(nearest)
+
+
+def nearest_mean_of(queries: Tensor, features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    """Return for each of other images [M, A] the class [M] whose mean it is nearest to.
+
+    Means of `features` [N, A] with `labels` [N], both centred and divided by their norms as in
+    `nearest_means`; an absent class is never returned. Raises as `class_means`.
+    """
+    _check(features, labels, num_classes)
+    means = class_means(unit_features(features, features), labels, num_classes)
+    absent = torch.bincount(labels, minlength=num_classes) == 0
+    blocks = torch.split(unit_features(queries, features), BLOCK)
+    return torch.cat(
+        [torch.cdist(rows, means).masked_fill(absent, math.inf).argmin(dim=1) for rows in blocks]
+    )
 
 
 def nearest_images(features: Tensor, k: int) -> tuple[Tensor, Tensor]:
