@@ -136,7 +136,7 @@ def print_experiment(finished: FinishedExperiment) -> None:
     settings = list(dict.fromkeys(key for point in results.points for key in point.settings))
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
     for setting in settings:
-        table.add_column(setting.replace("_", " "))
+        table.add_column(setting.replace("_", " "), overflow="fold")
     for column in ("rank-1", "all but last", "last class"):
         table.add_column(column, justify="right", no_wrap=True)
     for point in results.points:
