@@ -151,6 +151,10 @@ def test_bad_input_is_one_sentence(similar_run, photos, tmp_path):
         ((photos,), {"network": "resnot18"}, "unknown network"),
         ((photos,), {"weights": "best-test"}, "makes no sense"),
         ((tmp_path / "nowhere",), {"network": "pixels"}, "nowhere"),
+        ((similar_run,), {"on_bad_image": "skip"}, "--on-bad-image makes no sense for a run"),
+        ((similar_run,), {"root": "x"}, "--root makes no sense for a run's own images"),
+        ((photos,), {"network": "pixels", "network_weights": "x.pt"}, "leave one of them out"),
+        ((tmp_path,), {}, "holds 1 run.s.; name one, such as .*unfinished"),
     ]
     for arguments, options, expected in cases:
         with pytest.raises(LongTailedError, match=expected):

@@ -223,6 +223,8 @@ def _network_for_data(
 ) -> tuple[Network | None, str]:
     """Return the network that sees a data set, None for pixels, and what to call it."""
     if name == PIXELS:
+        if weights is not None:
+            raise LongTailedError("pixels need no --network-weights; leave one of them out.")
         return None, f"{PIXELS} ({THUMBNAIL} x {THUMBNAIL} thumbnails)"
     if weights is not None and (Path(weights) / "recipe.json").exists():
         manifest = read_json(Path(weights) / "manifest.json")

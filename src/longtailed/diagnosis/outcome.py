@@ -60,13 +60,20 @@ def diagnose(
     if out is not None and Path(out).exists() and not Path(out).is_dir():
         raise LongTailedError(f"{out} is a file; name a folder with --out.")
     if (home / "recipe.json").exists():
-        _refuse("a run", network=network, network_weights=network_weights)
+        skips = None if on_bad_image == "error" else on_bad_image
+        _refuse("a run", network=network, network_weights=network_weights, on_bad_image=skips)
+        if data is None:
+            _refuse("a run's own images", **data_options)
         evidence = of_run(
             home, data=data, split=split, weights=weights, look_alikes_from=look_alikes_from,
             device=device, **data_options,
         )  # fmt: skip
         folder = home if out is None else Path(out)
     else:
+        runs = sorted(home.glob("*/recipe.json"))
+        if runs:
+            one = runs[0].parent
+            raise LongTailedError(f"{home} holds {len(runs)} run(s); name one, such as {one}.")
         changed = None if weights == LAST else weights
         _refuse("data", data=data, weights=changed, look_alikes_from=look_alikes_from)
         evidence = of_data(
