@@ -124,7 +124,7 @@ def cifar_ablation(dataset: Dataset, variant: str) -> Recipe:
     them a weight of up to P percent (omega P / 100 over the largest log count) from epoch 101 on.
     The published setting between "area-only" and "semantic-5" has a weight of 0.1 percent.
     "ours-mixed-prior" has no semantic labels and adjusts logits for the shares that classes have
-    in the mixed labels. In short runs on CIFAR-10 the published setting was 10 points worse than
+    in the mixed labels. In short runs on CIFAR-10 the published setting was 9 points worse than
     plain logit adjustment, since it corrects rare classes twice, and "ours-mixed-prior" won half
     of that back; on digits, where correcting twice helps, it gave 3 points away (see benchmarks/).
     No published figure exists for any of them. Other parts are switched off by one override each:
