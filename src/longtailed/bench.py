@@ -139,8 +139,7 @@ class _Measured:
             self.work[DATA[captured]] = self._warm(DATA[captured], self._data(captured))
 
     def _possible(self) -> list[str]:
-        options = self._job(capture="auto").options
-        can = decide_capture("auto", self._method(), self.fabric, options)
+        can = decide_capture("auto", self._method(), self.fabric, self._job("auto").options)
         return [BARE, EAGER, *([CAPTURED] if can else [])]
 
     def _method(self) -> Method:

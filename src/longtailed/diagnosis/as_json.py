@@ -9,8 +9,8 @@ import numpy as np
 
 from longtailed.diagnosis.advice import Advice
 from longtailed.diagnosis.attribution import LEVEL, NEIGHBOURS, RESAMPLES
-from longtailed.diagnosis.evidence import image_name
 from longtailed.diagnosis.findings import Findings
+from longtailed.diagnosis.passes import image_name
 
 MOST_MATRIX = 100  # classes up to which whole matrices are written
 

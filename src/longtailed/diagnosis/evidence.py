@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,17 +9,16 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812
 
 from longtailed.checkpoint import read_json
 from longtailed.data import ImageSet, Splits
-from longtailed.diagnosis.attribution import NEIGHBOURS, vote_of_neighbours
-from longtailed.diagnosis.similarity import nearest_images
+from longtailed.diagnosis.attribution import vote_of_neighbours
+from longtailed.diagnosis.passes import THUMBNAIL, collect, nearest, predict
 from longtailed.engine import make_fabric
 from longtailed.errors import LongTailedError
 from longtailed.initial_weights import load_initial_weights
 from longtailed.loading import load_whole
-from longtailed.methods import Method, method_class
+from longtailed.methods import method_class
 from longtailed.nn import Network, build_network
 from longtailed.prepare import (
     default_views,
@@ -35,9 +33,8 @@ from longtailed.run import as_recipe, initial_network
 from longtailed.stages import start_from
 from longtailed.trained import LAST, evaluation_images, restore, serve
 
-PIXELS, THUMBNAIL = "pixels", 16
+PIXELS = "pixels"
 DEFAULT_NETWORK = "resnet18"
-BATCH = 256
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,23 +92,29 @@ def of_run(
     test = shown.imageset("test")
     _check_size(test)
     method.to(fabric.device)
-    features, thumbnails = _collect(method.network.features, splits, "train", fabric)
+    features, thumbnails = collect(method.network.features, splits, "train", fabric)
     neutral, name = neutral_features(recipe, splits, thumbnails, look_alikes_from, fabric)
-    test_features, predictions = _predict(method, shown, fabric)
-    about = {
+    test_features, predictions = predict(method, shown, fabric)
+    about = _about_run(directory, recipe, manifest) | {
+        "weights": weights,
+        "tested_on": f"{data or manifest['source']}, split {split or 'test'}",
+        "look_alikes_from": name,
+    }
+    train, near = splits.imageset("train"), nearest(neutral, fabric)
+    return Evidence(train, test, features, neutral, near, test_features, predictions, False, about)
+
+
+def _about_run(directory: Path, recipe: Recipe, manifest: dict[str, Any]) -> dict[str, Any]:
+    """Return what a diagnosis says of the run that it is of."""
+    return {
         "kind": "run",
         "name": str(recipe.name or directory.name),
         "directory": str(directory),
         "source": manifest["source"],
         "method": [stage.method for stage in recipe.stages],
         "network": manifest["network"],
-        "weights": weights,
-        "tested_on": f"{data or manifest['source']}, split {split or 'test'}",
-        "look_alikes_from": name,
         "recipe": recipe.model_dump(mode="json"),
     }
-    train, near = splits.imageset("train"), _nearest(neutral, fabric)
-    return Evidence(train, test, features, neutral, near, test_features, predictions, False, about)
 
 
 def _as_trained(
@@ -146,25 +149,14 @@ def of_data(
     fabric = make_fabric(device)
     options = {k: v for k, v in data_options.items() if v is not None}
     data = Data(source=source, **options)
-    whole = load_whole(data, None, split or "train")
-    _check_size(whole)
-    sets = store({"train": whole}, data)
-    mean, std = normalization(sets["train"], data)
-    splits = Splits(
-        sets=sets,
-        views=default_views(whole, sets["train"], data),
-        mean=mean,
-        std=std,
-        device=fabric.device,
-        workers=worker_count(data),
-    )
+    splits = _opened(data, split or "train", fabric)
     model, name = _network_for_data(source, network, network_weights, splits, data)
     function = None if model is None else model.to(fabric.device).eval().features
-    features, thumbnails = _collect(function, splits, "train", fabric)
+    features, thumbnails = collect(function, splits, "train", fabric)
     features = thumbnails if model is None else features
     train = splits.imageset("train")
     labels = torch.from_numpy(train.labels)
-    near = _nearest(features, fabric)
+    near = nearest(features, fabric)
     predictions = vote_of_neighbours(*near, labels, train.num_classes)
     about = {
         "kind": "data",
@@ -177,6 +169,22 @@ def of_data(
         "look_alikes_from": name,
     }
     return Evidence(train, train, features, features, near, features, predictions, True, about)
+
+
+def _opened(data: Data, split: str, fabric: Fabric) -> Splits:
+    """Return one split of a data set, all of its images, as "train"."""
+    whole = load_whole(data, None, split)
+    _check_size(whole)
+    sets = store({"train": whole}, data)
+    mean, std = normalization(sets["train"], data)
+    return Splits(
+        sets=sets,
+        views=default_views(whole, sets["train"], data),
+        mean=mean,
+        std=std,
+        device=fabric.device,
+        workers=worker_count(data),
+    )
 
 
 def neutral_features(
@@ -214,7 +222,7 @@ def neutral_features(
         raise LongTailedError(
             f"--look-alikes-from {wanted} is neither pixels nor start nor the directory of a run."
         )
-    features, _ = _collect(network.to(fabric.device).eval().features, splits, "train", fabric)
+    features, _ = collect(network.to(fabric.device).eval().features, splits, "train", fabric)
     return features, name
 
 
@@ -255,47 +263,3 @@ def _check_size(imageset: ImageSet) -> None:
         raise LongTailedError(
             f"{imageset.name} has images of {tested} class(es); a diagnosis compares at least 2."
         )
-
-
-@torch.no_grad()
-def _collect(
-    function: Callable[[Tensor], Tensor] | None, splits: Splits, split: str, fabric: Fabric
-) -> tuple[Tensor, Tensor]:
-    """Return features [N, A] (empty without a network) and thumbnails [N, 768] of a split."""
-    features, thumbnails = [], []
-    for batch in splits.scan(split, batch_size=BATCH):
-        images = batch.images[0]
-        side = min(THUMBNAIL, *images.shape[2:])
-        thumbnails.append(F.adaptive_avg_pool2d(images, side).flatten(1).cpu())
-        if function is not None:
-            with fabric.autocast():
-                features.append(function(images).float().cpu())
-    return torch.cat(features) if features else torch.empty(0), torch.cat(thumbnails)
-
-
-@torch.no_grad()
-def _predict(method: Method, splits: Splits, fabric: Fabric) -> tuple[Tensor, Tensor]:
-    """Return the features [M, A] and predicted classes [M] of the test images."""
-    features, predictions = [], []
-    plain = type(method).predict is Method.predict  # the head on the features: no second pass
-    for batch in splits.scan("test", batch_size=BATCH):
-        images = batch.images[0]
-        with fabric.autocast():
-            seen = method.network.features(images)
-            logits = method.network.head(seen) if plain else method.predict(images)
-        features.append(seen.float().cpu())
-        predictions.append(logits.argmax(dim=1).cpu())
-    return torch.cat(features), torch.cat(predictions)
-
-
-def _nearest(features: Tensor, fabric: Fabric) -> tuple[Tensor, Tensor]:
-    """Return the nearest images, found on the device."""
-    places, cosines = nearest_images(features.to(fabric.device), NEIGHBOURS)
-    return places.cpu(), cosines.cpu()
-
-
-def image_name(imageset: ImageSet, position: int) -> str:
-    """Return what to call an image of a set: its path, or its place."""
-    if imageset.in_memory:
-        return f"image {position} of {imageset.name}"
-    return imageset.images.describe(int(imageset.indices[position]))  # type: ignore[union-attr]

@@ -18,7 +18,8 @@ from longtailed.diagnosis.attribution import (
     equal_decision,
     wrong_neighbours,
 )
-from longtailed.diagnosis.evidence import Evidence, image_name
+from longtailed.diagnosis.evidence import Evidence
+from longtailed.diagnosis.passes import image_name
 from longtailed.diagnosis.similarity import (
     QUERIES,
     confusion_similarity,

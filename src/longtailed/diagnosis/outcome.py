@@ -70,10 +70,7 @@ def diagnose(
         )  # fmt: skip
         folder = home if out is None else Path(out)
     else:
-        runs = sorted(home.glob("*/recipe.json"))
-        if runs:
-            one = runs[0].parent
-            raise LongTailedError(f"{home} holds {len(runs)} run(s); name one, such as {one}.")
+        _refuse_several(home)
         changed = None if weights == LAST else weights
         _refuse("data", data=data, weights=changed, look_alikes_from=look_alikes_from)
         evidence = of_data(
@@ -83,14 +80,26 @@ def diagnose(
         folder = Path(f"diagnosis-{home.stem}") if out is None else Path(out)
     findings = examine(evidence)
     advice, texts = advise(findings), limits(findings)
+    json_path, page = _made(folder) / "diagnosis.json", folder / "diagnosis.html"
+    write_json(json_path, to_json(findings, advice, texts))
+    write_page(findings, advice, texts, page)
+    return Diagnosis(findings, tuple(advice), tuple(texts), json_path, page)
+
+
+def _made(folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise LongTailedError(f"cannot use {folder}: {error.strerror}.") from None
-    json_path, page = folder / "diagnosis.json", folder / "diagnosis.html"
-    write_json(json_path, to_json(findings, advice, texts))
-    write_page(findings, advice, texts, page)
-    return Diagnosis(findings, tuple(advice), tuple(texts), json_path, page)
+    return folder
+
+
+def _refuse_several(home: Path) -> None:
+    """Raise `LongTailedError` if a folder holds runs, such as the seeds of one recipe."""
+    runs = sorted(home.glob("*/recipe.json"))
+    if runs:
+        one = runs[0].parent
+        raise LongTailedError(f"{home} holds {len(runs)} run(s); name one, such as {one}.")
 
 
 def _refuse(subject: str, **options: Any) -> None:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from PIL import Image
 
 from longtailed.data import ImageSet
-from longtailed.diagnosis.evidence import image_name
 from longtailed.diagnosis.findings import Findings
+from longtailed.diagnosis.passes import image_name
 from longtailed.errors import LongTailedError
 
 SIDE = 72  # pixels of a picture in the page; smaller images stay as they are

@@ -108,17 +108,12 @@ def conclusions(results: Results) -> list[Conclusion]:
     """Return what both sweeps and the controls say."""
     shares, weights = by_share(results), by_weight(results)
     none, most, pure = shares[0], shares[-1], weights[-1]
-    # At weight 1 they are tail images under another label, which is a claim of its own.
-    slopes = [
-        [0.1 * slope for slope in results.slope(sweep, x, tail)]
-        for sweep, x in ((shares, "fraction"), (weights[:-1], "tail_weight"))
-    ]
     at_most = f"at share {MOST:g} minus share 0"
     return [
         conclude(
             "The tail class falls with the share of similar samples",
             "Slope of tail accuracy for each 0.1 of share",
-            slopes[0],
+            _slopes(results, shares, "fraction"),
             BELOW,
         ),
         conclude(
@@ -130,7 +125,8 @@ def conclusions(results: Results) -> list[Conclusion]:
         conclude(
             "The tail class falls with the weight of the tail image",
             "Slope of tail accuracy for each 0.1 of weight, below 1",
-            slopes[1],
+            # At weight 1 they are tail images under another label, a claim of its own.
+            _slopes(results, weights[:-1], "tail_weight"),
             BELOW,
         ),
         conclude(
@@ -147,6 +143,11 @@ def conclusions(results: Results) -> list[Conclusion]:
         ),
         *_controlled(results, most, none),
     ]
+
+
+def _slopes(results: Results, sweep: list[Point], setting: str) -> list[float]:
+    """Return by how much the tail's accuracy changes for each 0.1 of a setting, seed by seed."""
+    return [0.1 * slope for slope in results.slope(sweep, setting, tail)]
 
 
 def _controlled(results: Results, most: Point, none: Point) -> list[Conclusion]:

@@ -1,0 +1,61 @@
+"""Passes over images: their features, thumbnails, predictions and nearest neighbours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
+
+from longtailed.data import ImageSet, Splits
+from longtailed.diagnosis.attribution import NEIGHBOURS
+from longtailed.diagnosis.similarity import nearest_images
+from longtailed.methods import Method
+
+THUMBNAIL, BATCH = 16, 256
+
+
+@torch.no_grad()
+def collect(
+    function: Callable[[Tensor], Tensor] | None, splits: Splits, split: str, fabric: Fabric
+) -> tuple[Tensor, Tensor]:
+    """Return features [N, A] (empty without a network) and thumbnails [N, 768] of a split."""
+    features, thumbnails = [], []
+    for batch in splits.scan(split, batch_size=BATCH):
+        images = batch.images[0]
+        side = min(THUMBNAIL, *images.shape[2:])
+        thumbnails.append(F.adaptive_avg_pool2d(images, side).flatten(1).cpu())
+        if function is not None:
+            with fabric.autocast():
+                features.append(function(images).float().cpu())
+    return torch.cat(features) if features else torch.empty(0), torch.cat(thumbnails)
+
+
+@torch.no_grad()
+def predict(method: Method, splits: Splits, fabric: Fabric) -> tuple[Tensor, Tensor]:
+    """Return the features [M, A] and predicted classes [M] of the test images."""
+    features, predictions = [], []
+    plain = type(method).predict is Method.predict  # the head on the features: no second pass
+    for batch in splits.scan("test", batch_size=BATCH):
+        images = batch.images[0]
+        with fabric.autocast():
+            seen = method.network.features(images)
+            logits = method.network.head(seen) if plain else method.predict(images)
+        features.append(seen.float().cpu())
+        predictions.append(logits.argmax(dim=1).cpu())
+    return torch.cat(features), torch.cat(predictions)
+
+
+def nearest(features: Tensor, fabric: Fabric) -> tuple[Tensor, Tensor]:
+    """Return the nearest images, found on the device."""
+    places, cosines = nearest_images(features.to(fabric.device), NEIGHBOURS)
+    return places.cpu(), cosines.cpu()
+
+
+def image_name(imageset: ImageSet, position: int) -> str:
+    """Return what to call an image of a set: its path, or its place."""
+    if imageset.in_memory:
+        return f"image {position} of {imageset.name}"
+    return imageset.images.describe(int(imageset.indices[position]))  # type: ignore[union-attr]
