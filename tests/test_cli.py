@@ -55,6 +55,17 @@ def photos(tmp_path):
     return tmp_path / "photos"
 
 
+def test_a_run_without_labels_says_that_its_figures_mean_nothing(run, photos, tmp_path):
+    given = ["--data", photos, "--network", "resnet8", "image_size=32", "batch_size=8", "epochs=1"]
+    code, printed, errors = run("train", *given, "--method", "rotation", "--out", tmp_path / "pre")
+    assert code == 0, errors
+    assert "trains a classifier: these are the accuracies of the one" in printed
+    assert f"network.init_from={tmp_path / 'pre'}" in printed
+    code, printed, _ = run("train", *given, "--method", "ce", "--out", tmp_path / "ce")
+    assert code == 0
+    assert "trains a classifier" not in printed
+
+
 def test_train_evaluate_predict_and_report(run, photos, tmp_path):
     out = tmp_path / "out"
     given = ["--data", photos, "--method", "ldam-drw", "--network", "resnet8", "--out", out]

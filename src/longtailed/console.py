@@ -13,6 +13,7 @@ from rich.table import Table
 from longtailed.experiments.intervals import Interval
 from longtailed.experiments.results import heads, rank1, tail
 from longtailed.experiments.runner import FinishedExperiment
+from longtailed.methods import method_class
 from longtailed.run import FinishedRun
 
 MOST_CLASSES, BAR_WIDTH = 24, 40
@@ -40,6 +41,12 @@ def print_results(finished: Sequence[FinishedRun]) -> None:
     Console().print(table)
     print("Percent on the test split; bal. is the mean over classes, ECE calibration error.")
     print("Groups: " + finished[0].results["evaluations"]["last"]["groups"]["rule"] + ".")
+    for one in finished:
+        if all(method_class(stage.method).label_free for stage in one.recipe.stages):
+            print(
+                f"No stage of {one.recipe.name} trains a classifier: these are the accuracies of "
+                f"the one that it began with. Go on with network.init_from={one.directory}."
+            )
 
 
 def print_spread(figures: Mapping[str, tuple[float, float | None]], runs: int) -> None:
