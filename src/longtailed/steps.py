@@ -13,6 +13,7 @@ from longtailed.capture import Replayed, decide_capture
 from longtailed.data.feed import Draw, Feed
 from longtailed.data.streams import Stream, step_seed
 from longtailed.job import Job
+from longtailed.losses.inputs import full_precision
 from longtailed.methods.base import Method, Progress
 from longtailed.optim import set_learning_rate
 from longtailed.terms import TermSums
@@ -125,7 +126,7 @@ class Steps:
             self.optimizer.zero_grad(set_to_none=True)
         with fabric.no_backward_sync(self.module, enabled=not update):
             terms: dict[str, Tensor] = self.module(batches, progress)
-            total = torch.stack([term.float() for term in terms.values()]).sum()
+            total = torch.stack([full_precision(term) for term in terms.values()]).sum()
             fabric.backward(total / shared)
         if update:
             if options.clip is not None:

@@ -14,6 +14,7 @@ from torch.nn import functional as F  # noqa: N812
 from longtailed.data.streams import Batch, Stream
 from longtailed.errors import LongTailedError
 from longtailed.losses.gathering import of_all_processes
+from longtailed.losses.inputs import full_precision
 from longtailed.methods.base import Method, Progress, Run
 from longtailed.methods.rotation import Images
 from longtailed.nn import Network
@@ -45,7 +46,7 @@ class Encoder(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the embeddings, float32."""
-        return F.normalize(self.head(self.backbone(images)).float(), dim=1)
+        return F.normalize(full_precision(self.head(self.backbone(images))), dim=1)
 
 
 class MoCo(Method):
