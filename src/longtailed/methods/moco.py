@@ -72,7 +72,8 @@ class MoCo(Method):
     Args:
         network: the network whose backbone is trained.
         counts: training images per class [C].
-        queue_size: K, a multiple of the batch over all processes.
+        queue_size: K, a multiple of the batch over all processes, as the authors ask for. (An
+            epoch's last, smaller batch, which they leave out, goes round the queue's end.)
         momentum: m.
         temperature: divides the logits.
         embedding_dim: d.
@@ -128,7 +129,6 @@ class MoCo(Method):
     def loss(self, batches: dict[str, Batch], progress: Progress) -> dict[str, Tensor]:
         """Return the cross-entropy of each query's own key among all keys."""
         queries, keys = batches["train"].images
-        self._check_batch(len(queries))
         query = self._query_encoder()(queries)
         key = self._keys = self._encode_keys(keys, progress.generator)
         logits = moco_logits(query, key, self.queue, self.temperature)

@@ -4,8 +4,8 @@ The first stage is that of `recipes.large` or `recipes.cifar`. The second takes 
 because the features of all images are computed once: cRT and LWS train a new or a re-scaled
 classifier under class-aware sampling, tau-normalisation and NCM train nothing. The authors send
 augmented images through a backbone whose batch statistics go on changing: `1.features=fresh
-1.batch_norm=train`. A network that was trained before saves the first stage:
-`network.init_from=RUN 0.epochs=0`.
+1.batch_norm=train`. An epoch has as many steps as full batches, as theirs does. A network that was
+trained before saves the first stage: `network.init_from=RUN 0.epochs=0`.
 
 Command: `longtailed train cifar10-lt-crt download=true`; for large images
 `longtailed train imagenet-lt-crt source=ImageNet_LT_train.txt root=/images`.
@@ -69,17 +69,23 @@ def cifar_lt(dataset: Dataset, method: str) -> Recipe:
 def cifar_reweighted(dataset: Dataset) -> Recipe:
     """Cross-entropy, then a new classifier with class-balanced weights (2107.03758).
 
-    200 epochs each; the second without re-sampling. The published table of this experiment is not
-    public.
+    200 epochs each, the first at a rate of 0.01 and the second, without re-sampling, at 0.1; in
+    both the rate drops once, at epoch 160, as in the authors' code. They begin the second from a
+    SimSiam network of their own, which is not public; here it begins from the first. The published
+    table of this experiment is not public.
     """
     base = cifar.ce(dataset)
-    second = base.stages[0].model_copy(
+    schedule = base.stages[0].schedule.model_copy(update={"milestones": (0.8,)})
+    trained = base.stages[0].model_copy(update={"schedule": schedule})
+    slower = trained.optimizer.model_copy(update={"lr": 0.01})
+    first = trained.model_copy(update={"optimizer": slower})
+    second = trained.model_copy(
         update={
             "method": "crt",
             "options": {"sampler": "instance", "weighting": "class-balanced"},
         }
     )
-    update = {"name": f"{dataset}-lt-crt-class-balanced", "stages": (*base.stages, second)}
+    update = {"name": f"{dataset}-lt-crt-class-balanced", "stages": (first, second)}
     return base.model_copy(update=update)
 
 

@@ -63,6 +63,7 @@ def _cifar_stage(method: str, **options: Any) -> Stage:
         options=options,
         epochs=200,
         batch_size=128,
+        drop_last=False,
         optimizer=Optimizer(lr=0.1, weight_decay=2e-4),
         schedule=_STEPS,
         evaluate_every=10,
@@ -78,6 +79,7 @@ def _cifar(name: str, dataset: Dataset, imbalance: int, *stages: Stage) -> Recip
         data=Data(source=dataset, imbalance=imbalance, holdout=0, views=views),
         network=NetworkSpec(name="resnet32"),
         stages=stages,
+        precision="32",
         protocol="published",
     )
 
@@ -212,7 +214,7 @@ def _large(name: str, base: Recipe, batch_size: int, weight_decay: float, *stage
         update={
             "name": name,
             "data": data,
-            "network": NetworkSpec(name="resnet50"),
+            "network": NetworkSpec(name="resnet50", options=large.FULL_START),
             "stages": (pretraining, supervised, *stages),
         }
     )
