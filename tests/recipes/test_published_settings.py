@@ -105,6 +105,21 @@ def test_class_balanced_sampling_of_the_decoupling_study_takes_classes_in_turn()
     assert recipe.stages[0].options == {"sampler": "class-aware"}
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "imagenet-lt-crt",
+        "places-lt-lws",
+        "inaturalist18-crt",
+        "imagenet-lt-moco-crt",
+        "inaturalist18-moco-crt",
+    ],
+)
+def test_published_classifier_stages_augment_images_and_move_statistics(name):
+    options = named_recipe(name).stages[-1].options
+    assert options == {"features": "fresh", "batch_norm": "train"}
+
+
 def test_published_rows_compute_in_float32():
     for name in RECIPES:
         if not name.startswith("digits"):
