@@ -15,11 +15,12 @@ from longtailed.errors import LongTailedError
 
 ClassNames = Sequence[str] | Path | str | None
 SPLIT_SPELLINGS = {
-    "train": ("train",),
-    "val": ("val", "valid", "validation"),
-    "test": ("test",),
+    "train": ("train", "training", "trn"),
+    "val": ("val", "valid", "validation", "dev"),
+    "test": ("test", "testing", "tst"),
 }
-_SPLIT_WORD = re.compile(r"(?<![a-z])(train|validation|valid|val|test)(?![a-z])", re.IGNORECASE)
+_SPELLINGS = "|".join(word for words in SPLIT_SPELLINGS.values() for word in words)
+_SPLIT_WORD = re.compile(rf"(?<![a-z])({_SPELLINGS})(?![a-z])", re.IGNORECASE)
 _Value = TypeVar("_Value")
 
 
@@ -33,6 +34,20 @@ def find_split_word(text: str) -> re.Match[str] | None:
     """Return the last word of `text` that names a split ('test' in 'Places_LT_test'), if any."""
     matches = list(_SPLIT_WORD.finditer(text))
     return matches[-1] if matches else None
+
+
+def sort_class_names(names: Iterable[str]) -> list[str]:
+    """Return class names in the order of their labels: numbers by value, then words by letters.
+
+    Sorted as words, '10' would come before '2', and a list of names in numeric order would give
+    eleven classes the name of another.
+    """
+
+    def key(name: str) -> tuple[bool, int, str]:
+        is_number = name.isascii() and name.isdigit()
+        return not is_number, int(name) if is_number else 0, name
+
+    return sorted(names, key=key)
 
 
 def order_splits(splits: Iterable[str]) -> tuple[str, ...]:
