@@ -6,7 +6,7 @@ import csv
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -23,6 +23,7 @@ from longtailed.options import (
 )
 
 if TYPE_CHECKING:
+    from longtailed.data import ImageSet
     from longtailed.recipes import Recipe
 
 app = typer.Typer(
@@ -176,9 +177,13 @@ def data(
     on_bad_image: Annotated[OnBadImage, typer.Option(help="error or skip.")] = "error",
     download: Annotated[bool, typer.Option("--download", help="Permit fetching CIFAR.")] = False,
     thumbnails: Annotated[Path | None, typer.Option(help="Write a picture of examples.")] = None,
+    full: Annotated[bool, typer.Option("--full", help="Decode every image.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Describe a source: counts, imbalance, Gini, groups, duplicates, thumbnails."""
+    """Describe a source: counts, imbalance, Gini, groups, duplicates, thumbnails.
+
+    What could not be trained on is an error, after the description.
+    """
     from longtailed.console import print_description
     from longtailed.data import (
         describe_imageset,
@@ -198,7 +203,7 @@ def data(
     )
     if imbalance is not None:
         imageset = make_long_tailed(imageset, imbalance, profile=profile)
-    description = describe_imageset(imageset)
+    description = describe_imageset(imageset, full=full)
     if as_json:
         typer.echo(json.dumps(description, indent=2, ensure_ascii=False))
     else:
@@ -208,6 +213,22 @@ def data(
             raise LongTailedError(f"{thumbnails} must end in .png, .jpg or .webp.")
         thumbnail_grid(imageset, thumbnails)
         typer.echo(f"thumbnails: {thumbnails}")
+    _refuse_untrainable(imageset, description, split)
+
+
+def _refuse_untrainable(imageset: ImageSet, description: dict[str, Any], split: str) -> None:
+    """Raise `LongTailedError` for what `train` would refuse in a described set."""
+    from longtailed.data.sources.names import canonical_split
+    from longtailed.loading import check_train_classes
+
+    if description["unreadable_images"]:
+        first = "; ".join(f"'{name}' ({why})" for name, why in description["unreadable_examples"])
+        raise LongTailedError(
+            f"{imageset.name}: {description['unreadable_images']} of {len(imageset)} images cannot "
+            f"be read: {first}; repair or remove them, or pass --on-bad-image skip."
+        )
+    if canonical_split(split) == "train":
+        check_train_classes(imageset)
 
 
 @app.command()

@@ -50,4 +50,5 @@ def _source(data: Data, name: str) -> Data:
         root=data.root if named or is_list_file(Path(name)) else None,
         download=data.download and named,
         on_bad_image=data.on_bad_image,
+        exif=data.exif,
     )

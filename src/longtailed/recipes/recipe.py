@@ -58,6 +58,8 @@ class Data(BaseModel):
         storage: "memory" (decoded uint8), "disk" (decode in workers) or "auto" (by size).
         workers: decoding processes; None: one per core, at most 8.
         on_bad_image: "error" stops at an unreadable image, "skip" leaves it out and counts it.
+        exif: "apply" turns images as their EXIF orientation says, "ignore" leaves them as stored
+            (as runs of earlier versions did).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True)
@@ -89,6 +91,7 @@ class Data(BaseModel):
     storage: Literal["auto", "memory", "disk"] = "auto"
     workers: int | None = Field(default=None, ge=0)
     on_bad_image: Literal["error", "skip"] = "error"
+    exif: Literal["apply", "ignore"] = "apply"
 
     @field_validator("holdout")
     @classmethod

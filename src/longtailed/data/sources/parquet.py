@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from longtailed.data.decoding import decode_rgb
+from longtailed.data.decoding import Exif, decode_rgb
 from longtailed.data.files import (
     EncodedColumn,
     OnBadImage,
@@ -104,6 +104,7 @@ def load_parquet(
     label_column: str | None = None,
     class_names: ClassNames = None,
     on_bad_image: OnBadImage = "error",
+    exif: Exif = "apply",
 ) -> ImageSet:
     """Return the images of a split: decoded if small and of one size, else as encoded bytes.
 
@@ -132,7 +133,7 @@ def load_parquet(
     if not len(joined):
         raise LongTailedError(f"'{files[0]}' has no rows.")
     name = f"{source.stem} ({split})"
-    decoded = _decode_small(files, image_column, len(joined))
+    decoded = _decode_small(files, image_column, len(joined), exif)
     if decoded is None:
         return ImageSet(_read_encoded(files, image_column), joined, names, name=name)
     pixels, bad = decoded
@@ -231,10 +232,10 @@ class _SizesDiffer(Exception):  # noqa: N818  (a signal to keep the bytes, not a
 
 
 def _decode_small(
-    files: Sequence[Path], column: str, count: int
+    files: Sequence[Path], column: str, count: int, exif: Exif
 ) -> tuple[Tensor, dict[int, tuple[str, str]]] | None:
     """Return all images as one tensor [count, 3, H, W] and the bad rows, or None if not small."""
-    shape = _first_shape(files, column)
+    shape = _first_shape(files, column, exif)
     if max(shape) > MEMORY_SIDE:
         return None
     pixels = torch.zeros(count, *shape, dtype=torch.uint8)
@@ -244,7 +245,7 @@ def _decode_small(
         first = row
         for array in _iterate_bytes(path, column):
             try:
-                reasons = _decode_into(pixels[row : row + len(array)], array)
+                reasons = _decode_into(pixels[row : row + len(array)], array, exif)
             except _SizesDiffer:
                 return None
             for spot, reason in reasons.items():
@@ -253,18 +254,18 @@ def _decode_small(
     return pixels, bad
 
 
-def _first_shape(files: Sequence[Path], column: str) -> tuple[int, ...]:
+def _first_shape(files: Sequence[Path], column: str, exif: Exif) -> tuple[int, ...]:
     """Return the shape of the first image that can be decoded; one pixel if none can."""
     arrays = chain.from_iterable(_iterate_bytes(path, column) for path in files)
-    images = (_decode(scalar) for array in arrays for scalar in array)
+    images = (_decode(scalar, exif) for array in arrays for scalar in array)
     return next((tuple(image.shape) for image in images if isinstance(image, Tensor)), (3, 1, 1))
 
 
-def _decode_into(pixels: Tensor, array: Any) -> dict[int, str]:
+def _decode_into(pixels: Tensor, array: Any, exif: Exif) -> dict[int, str]:
     """Write the images of an Arrow array into `pixels`; return the bad rows and why."""
 
     def decode_block(start: int) -> dict[int, str]:
-        images = [_decode(scalar) for scalar in array.slice(start, _THREAD_ROWS)]
+        images = [_decode(scalar, exif) for scalar in array.slice(start, _THREAD_ROWS)]
         good = [image for image in images if isinstance(image, Tensor)]
         if any(image.shape != pixels.shape[1:] for image in good):
             raise _SizesDiffer
@@ -282,9 +283,9 @@ def _decode_into(pixels: Tensor, array: Any) -> dict[int, str]:
     return reasons
 
 
-def _decode(scalar: Any) -> Tensor | str:
+def _decode(scalar: Any, exif: Exif) -> Tensor | str:
     """Return the decoded image, or why it is bad."""
     try:
-        return decode_rgb(encoded_bytes(scalar))
+        return decode_rgb(encoded_bytes(scalar), exif)
     except ValueError as error:
         return str(error)

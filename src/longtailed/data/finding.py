@@ -1,0 +1,144 @@
+"""Image files below folders: one walk for training and prediction, which counts what it skips."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from longtailed.data.decoding import is_image_file
+from longtailed.errors import LongTailedError
+
+# What file managers, archives and network disks leave behind, in lower case.
+_SYSTEM_NAMES = {
+    "__macosx",
+    "@eadir",
+    "#recycle",
+    "$recycle.bin",
+    "system volume information",
+    "lost+found",
+    "thumbs.db",
+    "ehthumbs.db",
+    "desktop.ini",
+}
+LINK = "link to a folder that is read anyway"
+
+
+class ImageFinder:
+    """Finds the image files below folders, and counts in `left_out` what it does not take.
+
+    Left out are hidden and system files and folders (`.git`, `._a.jpg`, `__MACOSX`, `@eaDir`,
+    `Thumbs.db`), without a look inside, and files that are no images (see `is_image_file`). Links
+    are followed, but each real folder is read once: a link to a folder that is read anyway, or to
+    one around it, is left out, and its path is in `links`.
+
+    Every method raises `LongTailedError` for a folder that cannot be read.
+    """
+
+    def __init__(self) -> None:
+        self.left_out: Counter[str] = Counter()
+        self.links: list[str] = []
+        self._roots: set[str] = set()  # real paths of the folders that are read as a whole
+        self._above: set[str] = set()  # the folders around them
+        self._read: set[str] = set()  # the folders below them
+
+    def directories(self, folder: Path) -> list[Path]:
+        """Return the folders in `folder`, by name; the files beside them count as left out."""
+        folders, files = self._list(str(folder))
+        for file in files:
+            kind = "image" if is_image_file(file.path) else "file"
+            self.left_out[f"{kind} beside the class folders"] += 1
+        real, found = os.path.realpath(folder), []
+        for entry in folders:
+            target = self._target(entry, real)
+            if target is not None:
+                self._add_root(target)
+                found.append(folder / entry.name)
+        return sorted(found)
+
+    def images(self, folder: Path) -> list[str]:
+        """Return the paths, relative to `folder`, of the images in and below it, sorted."""
+        found: list[str] = []
+        waiting = [(str(folder), os.path.realpath(folder), "")]
+        self._add_root(waiting[0][1])
+        while waiting:
+            path, real, lead = waiting.pop()
+            folders, files = self._list(path)
+            for file in files:
+                if is_image_file(file.path):
+                    found.append(lead + file.name)
+                else:
+                    ending = os.path.splitext(file.name)[1].lower()
+                    self.left_out[f"no image ({ending or 'no ending'})"] += 1
+            for entry in folders:
+                target = self._target(entry, real)
+                if target is not None:
+                    self._read.add(target)
+                    waiting.append((entry.path, target, f"{lead}{entry.name}{os.sep}"))
+        return sorted(found)
+
+    def _list(self, path: str) -> tuple[list[os.DirEntry[str]], list[os.DirEntry[str]]]:
+        """Return the folders and the files in a folder that are not hidden.
+
+        Real folders come before links, and in order, so that it does not depend on the disk which
+        path a folder is read under.
+        """
+        folders, files = [], []
+        for entry in _entries(path):
+            if _is_hidden(entry.name):
+                self.left_out[f"hidden or system {'folder' if entry.is_dir() else 'file'}"] += 1
+            else:
+                (folders if entry.is_dir() else files).append(entry)
+        return sorted(folders, key=lambda entry: (entry.is_symlink(), entry.name)), files
+
+    def _target(self, entry: os.DirEntry[str], parent: str) -> str | None:
+        """Return the real path of an entry of the real folder `parent`; None if it is left out."""
+        if entry.is_symlink():
+            real = os.path.realpath(entry.path)
+            around = {real, *_folders_above(real)}
+            again = bool(around & self._roots) or real in {parent, *_folders_above(parent)}
+            again = again or real in self._above
+        else:
+            real, again = os.path.join(parent, entry.name), False
+        if again or real in self._read:
+            self.left_out[LINK] += 1
+            self.links.append(entry.path)
+            return None
+        return real
+
+    def _add_root(self, real: str) -> None:
+        self._roots.add(real)
+        self._above.update(_folders_above(real))
+
+
+def holds_images(folder: Path) -> bool:
+    """Return whether an image file lies directly in `folder`, not below it."""
+    return any(
+        not _is_hidden(entry.name) and not entry.is_dir() and is_image_file(entry.path)
+        for entry in _entries(str(folder))
+    )
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name.lower() in _SYSTEM_NAMES
+
+
+def _entries(path: str) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(path) as entries:
+            return list(entries)
+    except OSError as error:
+        raise LongTailedError(f"the folder '{path}' cannot be read: {error.strerror}.") from None
+
+
+def _folders_above(path: str) -> Iterator[str]:
+    """Yield the folders that a path lies in, from the inside out."""
+    while (parent := os.path.dirname(path)) != path:
+        yield parent
+        path = parent
+
+
+def left_out_reasons(left_out: Mapping[str, int]) -> str:
+    """Return the reasons for which files were left out with their numbers, as text."""
+    return ", ".join(f"{reason} ({number:,})" for reason, number in sorted(left_out.items()))
