@@ -111,8 +111,36 @@ def test_a_val_split_is_the_held_out_part(divided):
     assert [len(sets[split]) for split in ("train", "holdout", "test")] == [22, 6, 6]
     assert notes == {**notes, "eval_split": "test", "holdout": "val split"}
     assert "holdout" not in load_splits(Data(source=divided, holdout=0))[0]
-    with pytest.raises(LongTailedError, match="has no split 'dev'"):
-        load_splits(Data(source=divided, eval_split="dev"))
+    with pytest.raises(LongTailedError, match="has no split 'eval'"):
+        load_splits(Data(source=divided, eval_split="eval"))
+
+
+def test_the_manifest_says_what_was_taken_for_what_and_what_was_left_out(tmp_path):
+    source = write_folder(tmp_path, Training={"ant": 8, "bee": 4}, Testing={"ant": 3, "bee": 2})
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "Training" / "ant" / "._000.png").write_bytes(b"")
+    (tmp_path / "Testing" / "ant" / "list.txt").write_text("x")
+    recorded = manifest_of(source=str(source), storage="disk")
+    assert len(recorded["read_as"]) == 2
+    assert "train is 'Training', test is 'Testing'" in recorded["read_as"][0]
+    assert "not used, as no splits: 'notes'" in recorded["read_as"][1]
+    assert recorded["left_out"] == {
+        "train": {"hidden or system file": 1},
+        "test": {"no image (.txt)": 1},
+    }
+
+
+def test_one_class_and_a_class_without_a_good_image_are_refused(tmp_path):
+    one = write_folder(tmp_path / "one", flat={"ant": 4})
+    with pytest.raises(LongTailedError, match=r"one \(train\) has only one class \('ant'\)"):
+        load_splits(Data(source=str(one)))
+    bad = write_folder(tmp_path / "bad", flat={"ant": 4, "bee": 2, "fly": 3})
+    for path in (bad / "bee").iterdir():
+        path.write_bytes(b"")
+    with pytest.raises(LongTailedError, match=r"among them all of 'bee': .*it is empty"):
+        load_splits(Data(source=str(bad)))
+    with pytest.raises(LongTailedError, match="no training image: 'bee' .2 unreadable images"):
+        load_splits(Data(source=str(bad), on_bad_image="skip"))
 
 
 def test_a_val_split_is_for_testing_if_there_is_no_other(tmp_path):

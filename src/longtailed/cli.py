@@ -54,7 +54,7 @@ def _show_notes() -> None:
     handler = logging.StreamHandler()
     handler.addFilter(_Once())
     logger = logging.getLogger("longtailed")
-    logger.addHandler(handler)
+    logger.handlers = [handler]  # not one more for each call of main
     logger.setLevel(logging.INFO)
 
 

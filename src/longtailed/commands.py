@@ -6,7 +6,7 @@ import csv
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -23,7 +23,6 @@ from longtailed.options import (
 )
 
 if TYPE_CHECKING:
-    from longtailed.data import ImageSet
     from longtailed.recipes import Recipe
 
 app = typer.Typer(
@@ -189,8 +188,11 @@ def data(
         describe_imageset,
         load_imageset,
         make_long_tailed,
+        scan_images,
         thumbnail_grid,
     )
+    from longtailed.data.sources.names import canonical_split
+    from longtailed.loading import check_train_classes
 
     imageset = load_imageset(
         source,
@@ -213,20 +215,8 @@ def data(
             raise LongTailedError(f"{thumbnails} must end in .png, .jpg or .webp.")
         thumbnail_grid(imageset, thumbnails)
         typer.echo(f"thumbnails: {thumbnails}")
-    _refuse_untrainable(imageset, description, split)
-
-
-def _refuse_untrainable(imageset: ImageSet, description: dict[str, Any], split: str) -> None:
-    """Raise `LongTailedError` for what `train` would refuse in a described set."""
-    from longtailed.data.sources.names import canonical_split
-    from longtailed.loading import check_train_classes
-
     if description["unreadable_images"]:
-        first = "; ".join(f"'{name}' ({why})" for name, why in description["unreadable_examples"])
-        raise LongTailedError(
-            f"{imageset.name}: {description['unreadable_images']} of {len(imageset)} images cannot "
-            f"be read: {first}; repair or remove them, or pass --on-bad-image skip."
-        )
+        scan_images(imageset, full=full)
     if canonical_split(split) == "train":
         check_train_classes(imageset)
 

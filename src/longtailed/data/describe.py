@@ -112,6 +112,8 @@ def _digest(imageset: ImageSet, position: int) -> bytes | None:
             data = imageset.decode(position).numpy()
     except ValueError:
         return None
+    if not data.size:  # empty files are bad, but no duplicates
+        return None
     return hashlib.blake2b(data.tobytes(), digest_size=16).digest()
 
 

@@ -281,15 +281,11 @@ def inspect_images(
     }
 
 
-def drop_bad_images(
-    imageset: ImageSet, bad: BadImages, on_bad_image: OnBadImage
-) -> ImageSet:
+def drop_bad_images(imageset: ImageSet, bad: BadImages, on_bad_image: OnBadImage) -> ImageSet:
     """Return the set without the positions in `bad`, which are logged and counted, or raise."""
     if not bad:
         return imageset
-    first = "; ".join(f"'{name}' ({reason})" for name, reason in list(bad.values())[:3])
-    found = f"{len(bad)} of {len(imageset)} images cannot be read: {first}"
-    found += "; ..." if len(bad) > 3 else ""
+    found = _bad_images_phrase(imageset, bad)
     if on_bad_image == "error":
         raise LongTailedError(
             f"{imageset.name}: {found}; repair or remove them, or pass on_bad_image='skip' to "
@@ -298,6 +294,18 @@ def drop_bad_images(
     keep = np.setdiff1d(np.arange(len(imageset)), np.fromiter(bad, np.int64, len(bad)))
     if not len(keep):
         raise LongTailedError(f"{imageset.name}: none of the {len(bad)} images can be read.")
-    _log.info("%s: left out: %s.", imageset.name, found)
+    _log.info("%s: %s; they are left out.", imageset.name, found)
     names = tuple(name for name, _ in bad.values())
     return replace(imageset.subset(keep), skipped=imageset.skipped + names)
+
+
+def _bad_images_phrase(imageset: ImageSet, bad: BadImages) -> str:
+    """Return how many images are bad, the first with the reason, and classes without a good one."""
+    first = "; ".join(f"'{name}' ({reason})" for name, reason in list(bad.values())[:3])
+    more = "; ..." if len(bad) > 3 else ""
+    counts = np.bincount(imageset.labels[list(bad)], minlength=imageset.num_classes)
+    lost = np.flatnonzero((counts > 0) & (counts == imageset.class_counts))
+    names = ", ".join(f"'{imageset.class_names[label]}'" for label in lost[:3])
+    names += ", ..." if len(lost) > 3 else ""
+    whole = f", among them all of {names}" if len(lost) else ""
+    return f"{len(bad)} of {len(imageset)} images cannot be read{whole}: {first}{more}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from longtailed.data.decoding import is_image_file
@@ -39,9 +39,9 @@ class ImageFinder:
     def __init__(self) -> None:
         self.left_out: Counter[str] = Counter()
         self.links: list[str] = []
-        self._roots: set[str] = set()  # real paths of the folders that are read as a whole
-        self._above: set[str] = set()  # the folders around them
-        self._read: set[str] = set()  # the folders below them
+        self._roots: set[Path] = set()  # real paths of the folders that are read as a whole
+        self._above: set[Path] = set()  # the folders around them
+        self._read: set[Path] = set()  # the folders below them
 
     def directories(self, folder: Path) -> list[Path]:
         """Return the folders in `folder`, by name; the files beside them count as left out."""
@@ -49,7 +49,7 @@ class ImageFinder:
         for file in files:
             kind = "image" if is_image_file(file.path) else "file"
             self.left_out[f"{kind} beside the class folders"] += 1
-        real, found = os.path.realpath(folder), []
+        real, found = folder.resolve(), []
         for entry in folders:
             target = self._target(entry, real)
             if target is not None:
@@ -60,7 +60,7 @@ class ImageFinder:
     def images(self, folder: Path) -> list[str]:
         """Return the paths, relative to `folder`, of the images in and below it, sorted."""
         found: list[str] = []
-        waiting = [(str(folder), os.path.realpath(folder), "")]
+        waiting = [(str(folder), folder.resolve(), "")]
         self._add_root(waiting[0][1])
         while waiting:
             path, real, lead = waiting.pop()
@@ -69,7 +69,7 @@ class ImageFinder:
                 if is_image_file(file.path):
                     found.append(lead + file.name)
                 else:
-                    ending = os.path.splitext(file.name)[1].lower()
+                    ending = Path(file.name).suffix.lower()
                     self.left_out[f"no image ({ending or 'no ending'})"] += 1
             for entry in folders:
                 target = self._target(entry, real)
@@ -87,35 +87,33 @@ class ImageFinder:
         folders, files = [], []
         for entry in _entries(path):
             if _is_hidden(entry.name):
-                self.left_out[f"hidden or system {'folder' if entry.is_dir() else 'file'}"] += 1
+                self.left_out[f"hidden or system {'folder' if _is_folder(entry) else 'file'}"] += 1
             else:
-                (folders if entry.is_dir() else files).append(entry)
+                (folders if _is_folder(entry) else files).append(entry)
         return sorted(folders, key=lambda entry: (entry.is_symlink(), entry.name)), files
 
-    def _target(self, entry: os.DirEntry[str], parent: str) -> str | None:
+    def _target(self, entry: os.DirEntry[str], parent: Path) -> Path | None:
         """Return the real path of an entry of the real folder `parent`; None if it is left out."""
+        real, again = parent / entry.name, False
         if entry.is_symlink():
-            real = os.path.realpath(entry.path)
-            around = {real, *_folders_above(real)}
-            again = bool(around & self._roots) or real in {parent, *_folders_above(parent)}
-            again = again or real in self._above
-        else:
-            real, again = os.path.join(parent, entry.name), False
+            real = Path(entry.path).resolve()
+            inside = not self._roots.isdisjoint((real, *real.parents))
+            again = inside or real in self._above or real in (parent, *parent.parents)
         if again or real in self._read:
             self.left_out[LINK] += 1
             self.links.append(entry.path)
             return None
         return real
 
-    def _add_root(self, real: str) -> None:
+    def _add_root(self, real: Path) -> None:
         self._roots.add(real)
-        self._above.update(_folders_above(real))
+        self._above.update(real.parents)
 
 
 def holds_images(folder: Path) -> bool:
     """Return whether an image file lies directly in `folder`, not below it."""
     return any(
-        not _is_hidden(entry.name) and not entry.is_dir() and is_image_file(entry.path)
+        not _is_hidden(entry.name) and not _is_folder(entry) and is_image_file(entry.path)
         for entry in _entries(str(folder))
     )
 
@@ -132,11 +130,11 @@ def _entries(path: str) -> list[os.DirEntry[str]]:
         raise LongTailedError(f"the folder '{path}' cannot be read: {error.strerror}.") from None
 
 
-def _folders_above(path: str) -> Iterator[str]:
-    """Yield the folders that a path lies in, from the inside out."""
-    while (parent := os.path.dirname(path)) != path:
-        yield parent
-        path = parent
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
 
 
 def left_out_reasons(left_out: Mapping[str, int]) -> str:

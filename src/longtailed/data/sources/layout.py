@@ -7,7 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from longtailed.data.finding import ImageFinder, holds_images
-from longtailed.data.sources.names import canonical_split, find_split_word, order_splits
+from longtailed.data.sources.names import (
+    canonical_split,
+    find_split_word,
+    order_splits,
+    sort_class_names,
+)
 from longtailed.errors import LongTailedError
 
 
@@ -100,8 +105,8 @@ def _find_splits(base: Path) -> dict[str, Path]:
 
 
 def _split_note(source: Path, base: Path, splits: dict[str, Path]) -> str:
-    classes = _folders(splits.get("train", base))
-    shown = f"{len(classes)} classes ({_quoted(folder.name for folder in classes)})"
+    classes = sort_class_names(_names(splits.get("train", base)))
+    shown = f"{len(classes)} class{'es' * (len(classes) != 1)} ({_quoted(classes)})"
     if splits:
         taken = [f"{s} is '{splits[s].relative_to(source)}'" for s in order_splits(splits)]
         return f"'{source}': {', '.join(taken)}; the folders in them are {shown}."
