@@ -145,6 +145,30 @@ def test_data_describes_a_source(run, photos, tmp_path):
     assert description["imbalance_ratio"] == pytest.approx(20, abs=1)
 
 
+def test_data_refuses_what_train_refuses_and_says_what_it_took_for_what(run, photos, tmp_path):
+    (photos / "wasp" / ".DS_Store").write_bytes(b"")
+    code, printed, errors = run("data", photos)
+    assert code == 0
+    assert "the header of every image; --full decodes every image" in printed
+    assert errors.splitlines() == [
+        f"'{photos}': no split folders, so all is train; its folders are 3 classes "
+        "('ant', 'bee', 'wasp').",
+        "photos (train): left out: hidden or system file (1).",
+    ]
+    damaged = photos / "bee" / "001.png"
+    damaged.write_bytes(damaged.read_bytes()[:60])  # the header is good
+    assert run("data", photos)[0] == 0
+    code, printed, errors = run("data", photos, "--full")
+    assert code == 2
+    assert "unreadable images" in printed
+    assert "1 of 48 images cannot be read: " in errors
+    (tmp_path / "one").mkdir()
+    (photos / "ant").rename(tmp_path / "one" / "ant")
+    code, _, errors = run("data", tmp_path / "one")
+    assert code == 2
+    assert "has only one class ('ant')" in errors
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -63,11 +63,11 @@ def test_a_class_whose_files_are_no_images_is_refused_with_the_reason(photos):
 
 
 def test_links_to_folders_that_are_read_anyway_are_left_out(photos, tmp_path):
-    os.symlink(photos, photos / "ant" / "root")
-    os.symlink(tmp_path, photos / "ant" / "above")
-    os.symlink(photos / "bee", photos / "ant" / "other")
-    os.symlink(photos, photos / "loop")
-    os.symlink(photos / "bee", photos / "bees")
+    (photos / "ant" / "root").symlink_to(photos)
+    (photos / "ant" / "above").symlink_to(tmp_path)
+    (photos / "ant" / "other").symlink_to(photos / "bee")
+    (photos / "loop").symlink_to(photos)
+    (photos / "bees").symlink_to(photos / "bee")
     imageset = load_imageset(photos)
     assert imageset.class_names == ("ant", "bee")
     assert imageset.class_counts == [2, 2]
@@ -80,14 +80,14 @@ def test_links_to_other_places_are_followed_once(tmp_path):
     for number in range(2):
         make_image(tmp_path / "store" / "deep" / f"{number}.png")
     make_image(tmp_path / "photos" / "ant" / "0.png")
-    os.symlink(tmp_path / "store" / "deep", tmp_path / "photos" / "bee")
-    os.symlink(tmp_path / "photos" / "ant" / "0.png", tmp_path / "photos" / "ant" / "1.png")
-    os.symlink(tmp_path / "nowhere.png", tmp_path / "photos" / "ant" / "dead.png")
+    (tmp_path / "photos" / "bee").symlink_to(tmp_path / "store" / "deep")
+    (tmp_path / "photos" / "ant" / "1.png").symlink_to(tmp_path / "photos" / "ant" / "0.png")
+    (tmp_path / "photos" / "ant" / "dead.png").symlink_to(tmp_path / "nowhere.png")
     imageset = load_imageset(tmp_path / "photos", on_bad_image="skip")
     assert imageset.class_counts == [2, 2]
     assert [Path(name).name for name in imageset.skipped] == ["dead.png"]
     for name in ("a", "b"):
-        os.symlink(tmp_path / "store", tmp_path / "photos" / "ant" / name)
+        (tmp_path / "photos" / "ant" / name).symlink_to(tmp_path / "store")
     finder = ImageFinder()
     assert finder.images(tmp_path / "photos" / "ant") == [
         "0.png", "1.png", "a/deep/0.png", "a/deep/1.png", "dead.png",
@@ -96,13 +96,13 @@ def test_links_to_other_places_are_followed_once(tmp_path):
 
 
 def test_a_link_to_itself_is_a_bad_image(tmp_path):
-    os.symlink("me.png", tmp_path / "me.png")
+    (tmp_path / "me.png").symlink_to("me.png")
     assert ImageFinder().images(tmp_path) == ["me.png"]
 
 
 def test_a_folder_that_cannot_be_read_is_named(photos, monkeypatch):
     def scandir(path: str):
-        if path.endswith("bee"):
+        if str(path).endswith("bee"):
             raise PermissionError(13, "Permission denied")
         return scan(path)
 

@@ -206,10 +206,7 @@ def test_only_a_full_scan_finds_truncated_files(tmp_path):
 
 def test_a_class_of_which_all_images_are_bad_is_named(tmp_path):
     imageset = make_files(tmp_path).subset([0, 2, 4, 5])
-    assert "among" not in str(pytest.raises(LongTailedError, scan_images, imageset.subset([2, 3])))
-    with pytest.raises(
-        LongTailedError, match="2 of 4 images cannot be read, among them all of 'b'"
-    ):
+    with pytest.raises(LongTailedError, match=r"2 of 4 .* read, among them all of 'b': .*known"):
         scan_images(imageset)
 
 

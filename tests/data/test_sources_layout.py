@@ -105,9 +105,7 @@ def test_splits_without_class_folders_are_no_classes(tmp_path):
 def test_a_class_may_have_the_word_of_a_split_in_its_name(tmp_path):
     make_classes(tmp_path, "airport train_station test_tube")
     assert load_imageset(tmp_path).class_names == ("airport", "test_tube", "train_station")
-    make_classes(tmp_path / "test", "", images=0)
     make_images(tmp_path / "dev")
-    (tmp_path / "test").rmdir() if (tmp_path / "test").exists() else None
     notes = load_imageset(tmp_path).notes
     assert "'dev' holds images, so it is a class and no split" in notes[1]
 
@@ -150,7 +148,7 @@ def test_empty_folders_of_a_test_split_are_named(tmp_path):
 def test_a_class_spelled_in_other_case_is_pointed_out(tmp_path):
     make_classes(tmp_path / "train")
     make_classes(tmp_path / "test", "Ant bee")
-    with pytest.raises(LongTailedError, match="'Ant', which .* lacks .it has 'ant': rename one"):
+    with pytest.raises(LongTailedError, match=r"'Ant', which .* lacks .it has 'ant': rename one"):
         load_imageset(tmp_path, "test")
 
 

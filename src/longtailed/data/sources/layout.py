@@ -44,9 +44,13 @@ def read_folder_layout(source: Path) -> FolderLayout:
         notes += _unused_notes(base, found)
     else:
         notes += _class_named_like_split(base)
-    splits = found or {"train": base}
-    notes += _deeper_notes(splits.get("train") or next(iter(splits.values())))
-    return FolderLayout(splits, tuple(notes))
+    notes += _deeper_notes(_class_source(base, found))
+    return FolderLayout(found or {"train": base}, tuple(notes))
+
+
+def _class_source(base: Path, splits: dict[str, Path]) -> Path:
+    """Return the folder whose folders say which classes there are."""
+    return splits.get("train", next(iter(splits.values()), base))
 
 
 def _folders(folder: Path) -> list[Path]:
@@ -105,7 +109,7 @@ def _find_splits(base: Path) -> dict[str, Path]:
 
 
 def _split_note(source: Path, base: Path, splits: dict[str, Path]) -> str:
-    classes = sort_class_names(_names(splits.get("train", base)))
+    classes = sort_class_names(_names(_class_source(base, splits)))
     shown = f"{len(classes)} class{'es' * (len(classes) != 1)} ({_quoted(classes)})"
     if splits:
         taken = [f"{s} is '{splits[s].relative_to(source)}'" for s in order_splits(splits)]
