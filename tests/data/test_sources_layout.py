@@ -60,9 +60,12 @@ def test_folders_beside_the_splits_are_named_as_not_used(tmp_path):
     make_classes(tmp_path / "train", "ant bee fly")
     make_classes(tmp_path / "test")
     make_classes(tmp_path / "new_photos", "ant")
+    (tmp_path / "val").symlink_to(tmp_path / "test")
+    Image.new("RGB", (4, 4)).save(tmp_path / "stray.png")
     imageset = load_imageset(tmp_path)
     assert len(imageset) == 6
-    assert "not used, as no splits: 'new_photos'" in imageset.notes[1]
+    for unused in ("'new_photos'", "'val' (a link to", "1 image(s) outside the splits"):
+        assert unused in imageset.notes[1]
 
 
 def test_what_looks_like_a_split_but_cannot_be_one_is_refused(tmp_path):
@@ -70,7 +73,7 @@ def test_what_looks_like_a_split_but_cannot_be_one_is_refused(tmp_path):
     for number, (name, classes, reason) in enumerate(
         [
             ("test", None, "holds images itself instead of class folders"),
-            ("validation", "", "is empty"),
+            ("validation", "", "has no class folders"),
             ("train_more", "ant bee", "another folder is that split"),
             ("my_test", "cat dog", "has none of the classes of train"),
             ("evaluation", "ant bee", "is called neither train, val nor test"),

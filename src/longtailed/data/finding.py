@@ -22,6 +22,7 @@ _SYSTEM_NAMES = {
     "ehthumbs.db",
     "desktop.ini",
 }
+IMAGE_BESIDE = "image beside the class folders"
 LINK = "link to a folder that is read anyway"
 
 
@@ -47,8 +48,8 @@ class ImageFinder:
         """Return the folders in `folder`, by name; the files beside them count as left out."""
         folders, files = self._list(str(folder))
         for file in files:
-            kind = "image" if is_image_file(file.path) else "file"
-            self.left_out[f"{kind} beside the class folders"] += 1
+            beside = IMAGE_BESIDE if is_image_file(file.path) else "file beside the class folders"
+            self.left_out[beside] += 1
         real, found = folder.resolve(), []
         for entry in folders:
             target = self._target(entry, real)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from longtailed.data.finding import ImageFinder, holds_images
+from longtailed.data.finding import IMAGE_BESIDE, LINK, ImageFinder, holds_images
 from longtailed.data.sources.names import (
     canonical_split,
     find_split_word,
@@ -121,7 +121,8 @@ def _split_note(source: Path, base: Path, splits: dict[str, Path]) -> str:
 def _unused_notes(base: Path, splits: dict[str, Path]) -> list[str]:
     """Return what is not used beside the splits; raise if that looks like a split itself."""
     used = {base / folder.relative_to(base).parts[0] for folder in splits.values()}
-    unused = [folder for folder in _folders(base) if folder not in used]
+    finder = ImageFinder()
+    unused = [folder for folder in finder.directories(base) if folder not in used]
     classes = _names(splits["train"]) if "train" in splits else set()
     for folder in unused:
         reason = _why_unused(folder, classes)
@@ -131,8 +132,11 @@ def _unused_notes(base: Path, splits: dict[str, Path]) -> list[str]:
                 f"'{folder}' looks like a split but {reason}; correct it, rename it or move it "
                 f"elsewhere, or name '{own}' as the data to use that alone."
             )
-    names = _quoted(folder.name for folder in unused)
-    return [f"'{base}': not used, as no splits: {names}."] if unused else []
+    beside = [f"'{folder.name}'" for folder in unused]
+    beside += [f"'{Path(link).name}' (a {LINK})" for link in finder.links]
+    if finder.left_out[IMAGE_BESIDE]:
+        beside.append(f"{finder.left_out[IMAGE_BESIDE]} image(s) outside the splits")
+    return [f"'{base}': not used, as no splits: {', '.join(beside)}."] if beside else []
 
 
 def _why_unused(folder: Path, classes: set[str]) -> str | None:
@@ -142,7 +146,7 @@ def _why_unused(folder: Path, classes: set[str]) -> str | None:
         if holds_images(folder):
             return "holds images itself instead of class folders"
         if not inside:
-            return "is empty"
+            return "has no class folders"
         return "has none of the classes of train, or another folder is that split"
     if len(classes) > 1 and inside == classes:
         return "is called neither train, val nor test (it has the classes of train)"
