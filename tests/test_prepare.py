@@ -130,6 +130,22 @@ def test_the_manifest_says_what_was_taken_for_what_and_what_was_left_out(tmp_pat
     }
 
 
+@pytest.mark.parametrize("exif", ["apply", "ignore"])
+def test_exif_is_applied_to_files_and_to_small_parquet_images(exif, tmp_path):
+    tag, stream = Image.Exif(), io.BytesIO()
+    tag[0x112] = 6
+    Image.new("RGB", (12, 20)).save(stream, "JPEG", exif=tag)
+    for name in ("ant", "bee"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for number in range(4):
+            (tmp_path / "photos" / name / f"{number}.jpg").write_bytes(stream.getvalue())
+    write_parquet(tmp_path / "table" / "train.parquet", [stream.getvalue()] * 8, [0, 1] * 4, "ab")
+    for source in ("photos", "table"):
+        sets, _ = load_splits(Data(source=str(tmp_path / source), exif=exif))
+        shape = tuple(sets["train"].decode(0).shape)
+        assert shape == ((3, 12, 20) if exif == "apply" else (3, 20, 12))
+
+
 def test_one_class_and_a_class_without_a_good_image_are_refused(tmp_path):
     one = write_folder(tmp_path / "one", flat={"ant": 4})
     with pytest.raises(LongTailedError, match=r"one \(train\) has only one class \('ant'\)"):

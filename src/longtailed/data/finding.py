@@ -85,7 +85,8 @@ class ImageFinder:
         Real folders come before links, and in order, so that it does not depend on the disk which
         path a folder is read under.
         """
-        folders, files = [], []
+        folders: list[os.DirEntry[str]] = []
+        files: list[os.DirEntry[str]] = []
         for entry in _entries(path):
             if _is_hidden(entry.name):
                 self.left_out[f"hidden or system {'folder' if _is_folder(entry) else 'file'}"] += 1

@@ -39,7 +39,7 @@ _OPTIONS: dict[str, tuple[str, ...]] = {
     "cifar10": ("root", "download"),
     "cifar100": ("root", "download"),
     "parquet": ("label_column", "class_names"),
-    "folder": ("class_names"),
+    "folder": ("class_names",),
     "list": ("label_column", "class_names", "root", "val_list", "test_list"),
 }
 
