@@ -18,28 +18,14 @@ import numpy.typing as npt
 from PIL import UnidentifiedImageError
 from torch import Tensor
 
-from longtailed.data.decoding import IMAGE_SUFFIXES, Exif, decode_rgb, is_image_file, read_size
+from longtailed.data.decoding import IMAGE_SUFFIXES as IMAGE_SUFFIXES
+from longtailed.data.decoding import Exif, decode_rgb, read_size
+from longtailed.data.decoding import is_image_file as is_image_file
 from longtailed.data.imageset import ImageSet, IntArray
 from longtailed.errors import LongTailedError
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-__all__ = [
-    "IMAGE_SUFFIXES",
-    "EncodedColumn",
-    "EncodedStore",
-    "ImageFiles",
-    "OnBadImage",
-    "PathTable",
-    "check_on_bad_image",
-    "drop_bad_images",
-    "encoded_bytes",
-    "inspect_images",
-    "is_image_file",
-    "map_threads",
-    "scan_images",
-]
 
 OnBadImage = Literal["error", "skip"]
 BadImages = Mapping[int, tuple[str, str]]
