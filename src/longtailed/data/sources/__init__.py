@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from longtailed.data.files import OnBadImage, check_on_bad_image, scan_images
 from longtailed.data.imageset import ImageSet
 from longtailed.data.sources.cifar import CIFAR_SPLITS, load_cifar
+from longtailed.data.sources.columns import ChosenColumns
 from longtailed.data.sources.digits import DIGITS_SPLITS, load_digits
 from longtailed.data.sources.folder import folder_splits, load_folder
 from longtailed.data.sources.listing import is_list_file
@@ -29,13 +31,14 @@ _PATH_FORMS = (
     ".tsv list"
 )
 _MOST_PARQUET_FOLDERS = 16
+_LOGGER = logging.getLogger("longtailed.data")
 _OPTIONS: dict[str, tuple[str, ...]] = {
     "digits": (),
     "cifar10": ("root", "download"),
     "cifar100": ("root", "download"),
-    "parquet": ("label_column", "class_names"),
+    "parquet": ("label_column", "image_column", "class_names", "root"),
     "folder": ("class_names",),
-    "list": ("label_column", "class_names", "root", "val_list", "test_list"),
+    "list": ("label_column", "image_column", "class_names", "root", "val_list", "test_list"),
 }
 
 
@@ -44,6 +47,7 @@ def load_imageset(
     split: str = "train",
     *,
     label_column: str | None = None,
+    image_column: str | None = None,
     class_names: Sequence[str] | Path | str | None = None,
     root: str | Path | None = None,
     on_bad_image: OnBadImage = "error",
@@ -54,11 +58,15 @@ def load_imageset(
     """Return the images, labels and class names of one split of a source.
 
     `source` is a name in `SOURCES` or a path: a folder with parquet files or a `.parquet` file
-    (`label_column` names its label column), a folder with one directory for each class, directly
-    or below `train`, `val` and `test`, or a list of files (`.txt`, `.lst`, `.csv`, `.tsv`).
-    `class_names` is a list, comma-separated text or a file with one name a line. `root` is where
-    the CIFAR archives are, or what the paths of a list are relative to. The lists of other splits
-    are those beside the list, or `val_list` and `test_list`. `download` permits fetching CIFAR.
+    a folder with one directory for each class, directly or below `train`, `val` and `test`, or a
+    list of files (`.txt`, `.lst`, `.csv`, `.tsv`). `label_column` and `image_column` name the
+    columns of a table that has others than the usual ones.
+    `class_names` is a list, comma-separated text or a file with one name a line; labels that are
+    numbers are places in it. `root` is where the CIFAR archives are, or what the paths of a list
+    are relative to. The lists of other splits are those beside the list, or `val_list` and
+    `test_list`. `download` permits fetching CIFAR.
+
+    What was taken for what, and what was left out, stands in `notes` of the set and is logged.
 
     Small images of one size are decoded at once, other images when asked for. With
     `on_bad_image="error"` a bad file is an error when it is decoded (`scan_images` finds it
@@ -72,6 +80,7 @@ def load_imageset(
     options = _check_options(
         kind,
         label_column=label_column,
+        image_column=image_column,
         class_names=class_names,
         root=root,
         val_list=val_list,
@@ -79,6 +88,8 @@ def load_imageset(
         download=download or None,
     )
     imageset = _open(kind, path, split, on_bad_image, options)
+    for note in imageset.notes:
+        _LOGGER.info(note)
     return scan_images(imageset, "skip") if on_bad_image == "skip" else imageset
 
 
@@ -110,10 +121,14 @@ def _open(
 def available_splits(
     source: str | Path,
     *,
+    label_column: str | None = None,
+    image_column: str | None = None,
     val_list: str | Path | None = None,
     test_list: str | Path | None = None,
 ) -> tuple[str, ...]:
     """Return the splits of a source, of 'train', 'val' and 'test', in this order.
+
+    The options are those of `load_imageset`.
 
     Raises `LongTailedError` for an unknown source.
     """
@@ -126,7 +141,8 @@ def available_splits(
         return order_splits(parquet_splits(path))
     if kind == "folder":
         return order_splits(folder_splits(path))
-    return order_splits(list_splits(path, val_list, test_list))
+    chosen = ChosenColumns(image_column, label_column)
+    return order_splits(list_splits(path, val_list, test_list, chosen)[0])
 
 
 def _resolve(source: str | Path) -> tuple[str, Path]:
