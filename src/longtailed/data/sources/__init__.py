@@ -16,7 +16,8 @@ from longtailed.data.sources.folder import folder_splits, load_folder
 from longtailed.data.sources.listing import is_list_file
 from longtailed.data.sources.lists import list_splits, load_list
 from longtailed.data.sources.names import order_splits
-from longtailed.data.sources.parquet import load_parquet, parquet_splits
+from longtailed.data.sources.parquet import load_parquet, parquet_rows
+from longtailed.data.sources.shards import holds_parquet
 from longtailed.errors import LongTailedError, unknown_name
 
 __all__ = ["SOURCES", "available_splits", "load_imageset"]
@@ -30,7 +31,6 @@ _PATH_FORMS = (
     "a path to a folder with class directories, to parquet files, or to a .txt, .lst, .csv or "
     ".tsv list"
 )
-_MOST_PARQUET_FOLDERS = 16
 _LOGGER = logging.getLogger("longtailed.data")
 _OPTIONS: dict[str, tuple[str, ...]] = {
     "digits": (),
@@ -138,7 +138,7 @@ def available_splits(
     if kind in ("cifar10", "cifar100"):
         return CIFAR_SPLITS
     if kind == "parquet":
-        return order_splits(parquet_splits(path))
+        return order_splits(parquet_rows(path)[0])
     if kind == "folder":
         return order_splits(folder_splits(path))
     chosen = ChosenColumns(image_column, label_column)
@@ -164,12 +164,9 @@ def _resolve(source: str | Path) -> tuple[str, Path]:
 
 
 def _resolve_folder(path: Path) -> str:
-    below = [entry for entry in path.iterdir() if entry.is_dir() and entry.name[0] != "."]
-    # Parquet files lie in few folders; listing each of a thousand class directories is slow.
-    folders = [path, *below] if len(below) <= _MOST_PARQUET_FOLDERS else [path]
-    if any(any(folder.glob("*.parquet")) for folder in folders):
+    if holds_parquet(path):
         return "parquet"
-    if below:
+    if any(entry.is_dir() and entry.name[0] != "." for entry in path.iterdir()):
         return "folder"
     raise LongTailedError(
         f"the folder '{path}' has neither class directories nor parquet files; give {_PATH_FORMS}."

@@ -48,7 +48,7 @@ def find_column(
     """
     if chosen is not None:
         if chosen not in columns:
-            raise unknown_name(f"{kind} column of {source}", chosen, columns)
+            raise unknown_name(f"{kind} column", chosen, columns)
         return chosen
     keys = [plain_name(column) for column in columns]
     found = next((name for name in usual if name in keys), None)
