@@ -32,7 +32,9 @@ def main() -> None:
     warnings.showwarning = _show_warning
     logging.getLogger("lightning_fabric").setLevel(logging.ERROR)
     speaks = os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0"
-    if not speaks:  # of several processes, the first one does
+    if speaks:
+        _show_notes()
+    else:  # of several processes, the first one does
         sys.stdout = io.StringIO()
         warnings.simplefilter("ignore")
     try:
@@ -45,6 +47,26 @@ def main() -> None:
         if speaks:
             typer.echo(str(stop), err=True)
         sys.exit(stop.code)
+
+
+class _NoteHandler(logging.Handler):
+    """Shows what the library says about the data, each sentence once."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.INFO)
+        self._shown: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        note = record.getMessage()
+        if note not in self._shown:
+            self._shown.add(note)
+            typer.echo(f"data: {note}", err=True)
+
+
+def _show_notes() -> None:
+    logger = logging.getLogger("longtailed.data")
+    logger.setLevel(logging.INFO)
+    logger.handlers = [_NoteHandler()]
 
 
 def _show_warning(

@@ -13,11 +13,11 @@ from longtailed.data.sources.cifar import CIFAR_SPLITS, load_cifar
 from longtailed.data.sources.columns import ChosenColumns
 from longtailed.data.sources.digits import DIGITS_SPLITS, load_digits
 from longtailed.data.sources.folder import folder_splits, load_folder
-from longtailed.data.sources.listing import is_list_file
 from longtailed.data.sources.lists import list_splits, load_list
 from longtailed.data.sources.names import order_splits
 from longtailed.data.sources.parquet import load_parquet, parquet_rows
 from longtailed.data.sources.shards import holds_parquet
+from longtailed.data.sources.table_layout import is_list_file
 from longtailed.errors import LongTailedError, unknown_name
 
 __all__ = ["SOURCES", "available_splits", "load_imageset"]

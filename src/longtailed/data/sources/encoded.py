@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
@@ -73,7 +74,7 @@ def _values(path: Path, column: str) -> Iterator[str | None]:
 
 def _has_bytes(path: Path, column: str) -> Iterator[bool]:
     for array in _arrays(path, f"{column}.bytes", rows=16):
-        yield array.null_count < len(array)
+        yield bool(array.null_count < len(array))
 
 
 def _arrays(path: Path, column: str, rows: int = _BATCH_ROWS) -> Iterator[Any]:
@@ -145,7 +146,9 @@ def _conversion(kind: Any) -> Convert | None:
     if _is_text(kind):
         return _from_base64
     depth = 0
-    while pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+    while (
+        pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    ):
         kind, depth = kind.value_type, depth + 1
     if not pa.types.is_integer(kind):
         return None
@@ -167,11 +170,11 @@ def _from_bytes(scalar: Any) -> bytes:
     return _as_uint8(scalar.values).tobytes()
 
 
-def _as_uint8(values: Any) -> np.ndarray[Any, np.dtype[np.uint8]]:
+def _as_uint8(values: Any) -> npt.NDArray[np.uint8]:
     numbers = values.to_numpy(zero_copy_only=False)
-    if values.null_count or len(numbers) and not 0 <= numbers.min() <= numbers.max() <= 255:
+    if values.null_count or (len(numbers) and not 0 <= numbers.min() <= numbers.max() <= 255):
         raise ValueError("it has numbers outside 0 to 255")
-    return numbers.astype(np.uint8)
+    return np.asarray(numbers, dtype=np.uint8)
 
 
 def _from_pixels(scalar: Any) -> bytes:

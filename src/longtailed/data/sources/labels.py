@@ -104,7 +104,9 @@ def is_whole(text: str) -> bool:
 
 
 def _missing(text: str) -> str:
-    return f"the label {text!r} stands for a missing value; if it is a class, name all in class_names"
+    return (
+        f"the label {text!r} stands for a missing value; if it is a class, name all in class_names"
+    )
 
 
 def _numbers_first(text: str) -> tuple[bool, int, str]:
@@ -152,9 +154,7 @@ def _places(texts: Iterable[str], count: int) -> dict[str, int]:
     return {same[0]: number for number, same in numbers.items() if len(same) == 1}
 
 
-def _no_class(
-    text: str, labels: Labels, names: Sequence[str], origin: str, code_book: bool
-) -> str:
+def _no_class(text: str, labels: Labels, names: Sequence[str], origin: str, code_book: bool) -> str:
     problem = f"the class {text!r} is not among the {len(names)} classes of {origin}"
     if text.lower() in _MISSING:
         return _missing(text)

@@ -11,7 +11,7 @@ from longtailed.data.files import ImageFiles
 from longtailed.data.imageset import ImageSet, IntArray
 from longtailed.data.sources.columns import CellError, ChosenColumns
 from longtailed.data.sources.labels import label_notes, match_classes, name_classes
-from longtailed.data.sources.listing import Listing, read_layout, read_listing
+from longtailed.data.sources.listing import Listing, read_listing
 from longtailed.data.sources.names import (
     SPLIT_SPELLINGS,
     ClassNames,
@@ -21,6 +21,7 @@ from longtailed.data.sources.names import (
     read_class_names,
 )
 from longtailed.data.sources.paths import locate_images
+from longtailed.data.sources.table_layout import read_layout
 from longtailed.errors import LongTailedError
 
 
@@ -28,7 +29,7 @@ def list_splits(
     source: Path,
     val_list: str | Path | None = None,
     test_list: str | Path | None = None,
-    chosen: ChosenColumns = ChosenColumns(),
+    chosen: ChosenColumns | None = None,
 ) -> tuple[dict[str, Path], tuple[str, ...]]:
     """Return the list file of each split, and notes on lists that were left out.
 
@@ -36,6 +37,7 @@ def list_splits(
     (`Places_LT_train.txt`), or is 'train'. The others are `val_list` and `test_list`, or those
     beside it with the word of another split in its place, if they have labels.
     """
+    chosen = chosen or ChosenColumns()
     word = find_split_word(source.stem)
     own = canonical_split(word[0]) if word else None
     splits = dict.fromkeys(_column_splits(source, chosen) or (own or "train",), source)
@@ -172,7 +174,8 @@ def _without_repeats(listing: Listing) -> tuple[IntArray, list[str]]:
         if codes[before] != codes[row]:
             one, other = (listing.labels.texts[codes[at]] for at in (before, row))
             raise listing.error(
-                row, f"'{path}' has the label {other!r}, but {one!r} in line {listing.lines[before]}"
+                row,
+                f"'{path}' has the label {other!r}, but {one!r} in line {listing.lines[before]}",
             )
     kept = np.fromiter(first.values(), np.int64, len(first))
     repeats = len(codes) - len(first)

@@ -96,8 +96,8 @@ def load_parquet(
     `fine_label`, ...). Images are bytes of files, alone or in a struct(bytes, path), base64, lists
     of bytes or of rows of pixels, or paths below `root` (by default the folder of the file).
 
-    Labels are names, or numbers that the `huggingface` metadata of the file names; without it, those
-    of the other files do. Without any names, the labels of train say which classes there are (see
+    Labels are names, or numbers that the `huggingface` metadata names: that of the file or, without
+    it, of the other files. Without any names, the labels of train say which classes there are (see
     `name_classes`). `class_names` has the same names in another order, or new ones for the numbers.
 
     Raises `LongTailedError` if a file is damaged, a column is missing, a label is null, not a
@@ -160,7 +160,11 @@ def _rows_of_all(parts: Sequence[Part]) -> IntArray:
 
 
 def _with_images(
-    imageset: ImageSet, files: Sequence[Path], column: str, root: str | Path | None, on_bad: OnBadImage
+    imageset: ImageSet,
+    files: Sequence[Path],
+    column: str,
+    root: str | Path | None,
+    on_bad: OnBadImage,
 ) -> ImageSet:
     """Return the set with the images of the files, of which its indices are the rows."""
     paths = read_paths(files, column)

@@ -57,7 +57,9 @@ def read_part(path: Path, column: str, rows: IntArray) -> Part:
     """
     names = read_names(path, column)
     with readable(path):
-        values = pq.read_table(path, columns=[column]).column(0).take(pa.array(rows))
+        values = pq.read_table(path, columns=[column]).column(0)
+    if len(rows) < len(values):
+        values = values.take(pa.array(rows))
     if values.null_count:
         row = int(rows[np.flatnonzero(values.is_null().to_numpy())[0]])
         raise row_error(path, row, "has no label (null)")
@@ -71,7 +73,9 @@ def read_part(path: Path, column: str, rows: IntArray) -> Part:
     outside = np.flatnonzero((numbers < 0) | (numbers >= len(names)))
     if len(outside):
         number = numbers[outside[0]]
-        hidden = " (-1 stands for a secret label: evaluate on another split)" if number == -1 else ""
+        hidden = (
+            " (-1 stands for a secret label: evaluate on another split)" if number == -1 else ""
+        )
         problem = f"has the label {number}, outside the {len(names)} classes from 0{hidden}"
         raise row_error(path, int(rows[outside[0]]), problem)
     return Part(path, rows, Labels(tuple(names[number] for number in found), codes), numbered=False)
@@ -142,15 +146,15 @@ def class_numbers(
     if set(names) & set(given) or len(given) < len(names):
         raise LongTailedError(
             f"class_names has {len(given)} names and the files have {len(names)} others "
-            f"({', '.join(names[:3])}, ...); give the same names in the order wanted, or a new name "
-            "for each."
+            f"({', '.join(names[:3])}, ...); give the same names in the order wanted, or a new "
+            "name for each."
         )
     notes.append(f"classes are renamed ({names[0]!r} is {given[0]!r}, ...)")
     return given, labels, notes
 
 
 def _with_names(parts: Sequence[Part], books: Sequence[tuple[str, ...]]) -> list[Part]:
-    """Return the parts with the names of other files for numbers that their own file leaves open."""
+    """Return the parts with the names that other files give for the numbers."""
     named = []
     for part in parts:
         if part.numbered and len(books) > 1:
@@ -159,7 +163,9 @@ def _with_names(parts: Sequence[Part], books: Sequence[tuple[str, ...]]) -> list
                 "different orders; pass class_names."
             )
         if part.numbered:
-            numbers = _match([part], [str(number) for number in range(len(books[0]))], "other files")
+            numbers = _match(
+                [part], [str(number) for number in range(len(books[0]))], "other files"
+            )
             part = replace(part, labels=Labels(books[0], numbers), numbered=False)
         named.append(part)
     return named

@@ -85,7 +85,9 @@ class _FolderFiles:
         if path in found:
             return [path]
         if not found and not slash:
-            found = [file for below in self._folders() for file in self._listing(below).get(name, [])]
+            found = [
+                file for below in self._folders() for file in self._listing(below).get(name, [])
+            ]
         return found
 
     def complete(self, path: str) -> str:
@@ -116,7 +118,7 @@ class _FolderFiles:
                     continue
                 names = {entry.name}
                 if has_image_suffix(entry.name):
-                    names.add(os.path.splitext(entry.name)[0])
+                    names.add(Path(entry.name).stem)
                 for name in names:
                     listing[name].append(lead + entry.name)
             self._listings[directory] = dict(listing)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 from longtailed.data.sources.names import canonical_split, find_split_word
 from longtailed.errors import LongTailedError
 
-MOST_FOLDERS = 16  # parquet files lie in few folders; class directories may be thousands
+_MOST_FOLDERS = 16  # parquet files lie in few folders; class directories may be thousands
 _DEEPEST = 2  # folders between a data set and its files: default/train/0000.parquet
 # What follows the split in a name: number, number of all, and the hash of the contents.
 _SHARD = re.compile(r"(?:[-_.]?(\d+)(?:-of-(\d+))?)?(?:-[0-9a-f]{8,})?")
@@ -22,13 +23,20 @@ def holds_parquet(folder: Path) -> bool:
 
 def _parquet_files(folder: Path, depth: int = 0) -> Iterator[Path]:
     """Yield the parquet files of a folder, or else those below it; hidden folders are left out."""
-    entries = sorted(entry for entry in folder.iterdir() if entry.name[0] != ".")
-    files = [path for path in entries if path.suffix.lower() == ".parquet" and path.is_file()]
-    yield from files
-    folders = [path for path in entries if not path.suffix.lower() and path.is_dir()]
-    if not files and depth < _DEEPEST and len(folders) <= MOST_FOLDERS:
-        for path in folders:
-            yield from _parquet_files(path, depth + 1)
+    with os.scandir(folder) as found:
+        entries = sorted((entry.name, entry.is_dir()) for entry in found if entry.name[0] != ".")
+    files = [name for name, is_folder in entries if _is_parquet(name) and not is_folder]
+    yield from (folder / name for name in files)
+    folders = [name for name, is_folder in entries if is_folder]
+    if files or depth == _DEEPEST or len(folders) > _MOST_FOLDERS:
+        return
+    for name in folders:
+        if depth + 1 < _DEEPEST or canonical_split(name):
+            yield from _parquet_files(folder / name, depth + 1)
+
+
+def _is_parquet(name: str) -> bool:
+    return name.lower().endswith(".parquet")
 
 
 def parquet_splits(source: Path) -> tuple[dict[str, list[Path]], tuple[str, ...]]:
