@@ -32,11 +32,11 @@ def main() -> None:
     warnings.showwarning = _show_warning
     logging.getLogger("lightning_fabric").setLevel(logging.ERROR)
     speaks = os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0"
-    if speaks:
-        _show_notes()
-    else:  # of several processes, the first one does
+    if not speaks:  # of several processes, the first one does
         sys.stdout = io.StringIO()
         warnings.simplefilter("ignore")
+    else:
+        _show_notes()
     try:
         app(standalone_mode=True)
     except LongTailedError as error:
@@ -49,24 +49,27 @@ def main() -> None:
         sys.exit(stop.code)
 
 
-class _NoteHandler(logging.Handler):
-    """Shows what the library says about the data, each sentence once."""
+def _show_notes() -> None:
+    """Show what the library logs of the data: what was taken for what, and what was left out."""
+    handler = logging.StreamHandler()
+    handler.addFilter(_Once())
+    logger = logging.getLogger("longtailed")
+    logger.handlers = [handler]  # not one more for each call of main
+    logger.setLevel(logging.INFO)
+
+
+class _Once(logging.Filter):
+    """Lets each message through once: every split of a source says what the source is."""
 
     def __init__(self) -> None:
-        super().__init__(logging.INFO)
-        self._shown: set[str] = set()
+        super().__init__()
+        self._said: set[str] = set()
 
-    def emit(self, record: logging.LogRecord) -> None:
-        note = record.getMessage()
-        if note not in self._shown:
-            self._shown.add(note)
-            typer.echo(f"data: {note}", err=True)
-
-
-def _show_notes() -> None:
-    logger = logging.getLogger("longtailed.data")
-    logger.setLevel(logging.INFO)
-    logger.handlers = [_NoteHandler()]
+    def filter(self, record: logging.LogRecord) -> bool:
+        message = record.getMessage()
+        new = message not in self._said
+        self._said.add(message)
+        return new
 
 
 def _show_warning(

@@ -44,8 +44,8 @@ def load_splits(data: Data) -> tuple[dict[str, ImageSet], dict[str, Any]]:
     loaded, evaluated = _load_all(data, bool(holdout) or meta_from_val)
     notes: dict[str, Any] = {
         "eval_split": evaluated or "part of train",
-        "notes": list(dict.fromkeys(note for s in loaded.values() for note in s.notes)),
         "skipped": [name for imageset in loaded.values() for name in imageset.skipped],
+        "read_as": list(dict.fromkeys(note for s in loaded.values() for note in s.notes)),
     }
     train, sets = loaded["train"], {}
     if evaluated is not None:

@@ -51,7 +51,7 @@ class ImageSet:
     indices: IntArray = field(default_factory=lambda: np.empty(0, np.int64))
     name: str = "images"
     skipped: tuple[str, ...] = ()  # bad images that were left out, by name
-    notes: tuple[str, ...] = ()  # how the source was read: what was taken for what, or left out
+    notes: tuple[str, ...] = ()  # what was taken for what, in sentences
 
     def __post_init__(self) -> None:
         labels = np.ascontiguousarray(self.labels, dtype=np.int64)

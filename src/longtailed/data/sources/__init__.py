@@ -31,7 +31,7 @@ _PATH_FORMS = (
     "a path to a folder with class directories, to parquet files, or to a .txt, .lst, .csv or "
     ".tsv list"
 )
-_LOGGER = logging.getLogger("longtailed.data")
+_log = logging.getLogger(__name__)
 _OPTIONS: dict[str, tuple[str, ...]] = {
     "digits": (),
     "cifar10": ("root", "download"),
@@ -89,7 +89,7 @@ def load_imageset(
     )
     imageset = _open(kind, path, split, on_bad_image, options)
     for note in imageset.notes:
-        _LOGGER.info(note)
+        _log.info("%s", note)
     return scan_images(imageset, "skip") if on_bad_image == "skip" else imageset
 
 
