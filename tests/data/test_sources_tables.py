@@ -111,6 +111,8 @@ def test_lists_with_one_meaning_are_read(folder, text, names):
             "image,label,Label\na.png,0,0\n",
             r"more than one label column \('label', 'Label'",
         ),
+        ("t.csv", "path,label\n,,\n" + "x" * 5000 + ".png,\n", "line 3: no label in"),
+        ("t.csv", ",,\n", "lists no images"),
         ("t.txt", "a.png 0 0\n", "line 1: the label '0 0' is not a whole number"),
         ("t.txt", "a.png 0;\n", "line 1: the label '0;' is not a whole number"),
         ("t.txt", "0 a.png\n", "line 1: the label stands before the path"),
@@ -150,6 +152,10 @@ def test_a_split_column_is_honoured(folder):
         mixed = [(*rows[0][:2], other if head == "split" else "train"), (*rows[1][:2], other)]
         with pytest.raises(LongTailedError, match=f"{message}.* none of train, val and test"):
             load_imageset(write(folder / "t.csv", table(mixed, f"path,label,{head}")))
+    chosen = load_imageset(
+        write(folder / "t.csv", table(rows, "path,label,set")), label_column="set"
+    )
+    assert chosen.class_names == ("TEST", "Train", "train")
     hospital = [(*row, "vienna") for row in ROWS]
     whole = load_imageset(write(folder / "t.csv", table(hospital, "path,label,dataset")))
     assert len(whole) == 3

@@ -138,7 +138,7 @@ def available_splits(
     if kind in ("cifar10", "cifar100"):
         return CIFAR_SPLITS
     if kind == "parquet":
-        return order_splits(parquet_rows(path)[0])
+        return order_splits(parquet_rows(path, label_column)[0])
     if kind == "folder":
         return order_splits(folder_splits(path))
     chosen = ChosenColumns(image_column, label_column)

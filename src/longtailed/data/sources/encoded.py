@@ -64,7 +64,7 @@ def read_paths(files: Sequence[Path], column: str) -> list[str] | None:
 
 
 def _is_text(kind: Any) -> bool:
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
 def _values(path: Path, column: str) -> Iterator[str | None]:

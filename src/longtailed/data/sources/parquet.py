@@ -38,10 +38,13 @@ from longtailed.errors import LongTailedError
 SplitRows = dict[str, dict[Path, IntArray]]
 
 
-def parquet_rows(source: Path) -> tuple[SplitRows, tuple[str, ...]]:
+def parquet_rows(
+    source: Path, label_column: str | None = None
+) -> tuple[SplitRows, tuple[str, ...]]:
     """Return the rows of each split, file by file, and notes on how the files were chosen.
 
-    A split column says where a row belongs, or else the name of its file (see `parquet_splits`).
+    A split column says where a row belongs, unless it is the label column, or else the name of its
+    file (see `parquet_splits`).
     """
     shards, notes = parquet_splits(source)
     splits: SplitRows = {}
@@ -51,7 +54,8 @@ def parquet_rows(source: Path) -> tuple[SplitRows, tuple[str, ...]]:
             with readable(path):
                 schema, count = pq.read_schema(path), pq.read_metadata(path).num_rows
             column = find_column("split", schema.names, SPLIT_COLUMNS, None, f"'{path}'")
-            named = _column_splits(path, column) if column and count else None
+            usable = column is not None and column != label_column and count
+            named = _column_splits(path, str(column)) if usable else None
             if named is None:
                 splits.setdefault(split, {})[path] = np.arange(count)
                 continue
@@ -103,7 +107,7 @@ def load_parquet(
     Raises `LongTailedError` if a file is damaged, a column is missing, a label is null, not a
     whole number or no class (naming its row), or an image is bad.
     """
-    splits, notes = parquet_rows(source)
+    splits, notes = parquet_rows(source, label_column)
     rows = choose_split(f"'{source}'", splits, split)
     files = list(rows)
     with readable(files[0]):

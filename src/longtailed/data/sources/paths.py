@@ -31,7 +31,7 @@ def locate_images(folder: Path, paths: Sequence[str]) -> tuple[list[str], list[s
     """
     paths = list(paths)
     sample = list(dict.fromkeys(paths[i] for i in (0, len(paths) // 2, -1))) if paths else []
-    if all((folder / path).is_file() for path in sample):
+    if all(_is_file(folder / path) for path in sample):
         return paths, []
     files = _FolderFiles(folder)
     notes = []
@@ -47,14 +47,18 @@ def locate_images(folder: Path, paths: Sequence[str]) -> tuple[list[str], list[s
             paths = [path.removeprefix(lead) for path in paths]
             notes.append(f"'{lead}' is left out of paths: the files are in '{folder}'")
         paths = [files.complete(path) for path in paths]
-        changed = [file for file, listed in files.completed.items() if file != listed]
-        if changed:
-            notes.append(
-                f"{len(changed)} names are completed ('{files.completed[changed[0]]}' is "
-                f"'{changed[0]}')"
-            )
+        if files.completed:
+            file, listed = next(iter(files.completed.items()))
+            notes.append(f"{len(files.completed)} names are completed ('{listed}' is '{file}')")
         break
     return paths, notes
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a text that is no path: too long
+        return False
 
 
 def _find_form(files: _FolderFiles, path: str) -> tuple[bool, str] | None:
@@ -98,7 +102,7 @@ class _FolderFiles:
                 f"'{path}' fits more than one file in '{self.folder}' ({', '.join(found[:3])}); "
                 "write the path with its folder and ending, or name another root."
             )
-        if found:
+        if found and found[0] != path:
             self.completed[found[0]] = path
         return found[0] if found else path
 

@@ -79,6 +79,8 @@ def read_layout(source: Path, chosen: ChosenColumns) -> Layout | None:
     found = []
     for separator in separators:
         rows = [cells for _, cells in islice(table_rows(source, separator), 2)]
+        if not rows:
+            return None
         layout = _understand(rows, separator, chosen, source)
         if layout is not None and layout.labelled:
             return layout
@@ -110,9 +112,9 @@ def _understand(
 ) -> Layout | None:
     """Return the layout that the first rows have under a separator, or None."""
     columns = tuple(cell.strip() for cell in rows[0])
-    if any(name is not None and name not in columns for name in (chosen.image, chosen.label)):
-        return None
     if any("\0" in cell for cell in columns):
+        return None
+    if any(name is not None and name not in columns for name in (chosen.image, chosen.label)):
         return None
     place = f"'{source}'"
     image = find_column("image", columns, IMAGE_COLUMNS, chosen.image, place)
@@ -120,6 +122,8 @@ def _understand(
         return None if chosen.label else _without_header(columns, separator)
     label = find_column("label", columns, LABEL_COLUMNS, chosen.label, place)
     split = find_column("split", columns, SPLIT_COLUMNS, None, place)
+    if split in (image, label):
+        split = None
     others = [i for i, column in enumerate(columns) if column not in (image, split) and column]
     values = [cell.strip() for cell in rows[-1]]
     flags = [i for i in others if i < len(values) and values[i] in ONE_HOT]
@@ -185,7 +189,8 @@ def table_rows(source: Path, separator: str) -> Iterator[tuple[int, list[str]]]:
         reader = csv.reader(file, delimiter=separator)
         try:
             for row in reader:
-                if row and (row[0] or any(row)) and not row[0].lstrip().startswith("#"):
+                filled = row and (row[0].strip() or any(map(str.strip, row)))
+                if filled and not row[0].lstrip().startswith("#"):
                     yield reader.line_num, row
         except csv.Error as error:
             raise line_error(source, reader.line_num, str(error)) from error
