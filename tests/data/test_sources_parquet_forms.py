@@ -241,6 +241,18 @@ def test_one_file_of_several_says_what_is_read(tmp_path):
         load_imageset(tmp_path / "a")
 
 
+def test_files_without_labels_are_left_out_beside_train(tmp_path):
+    write(tmp_path / "train.parquet", [0, 1, 0])
+    test = tmp_path / "test.parquet"
+    pq.write_table(pa.table({"image": PNGS, "id": [7, 8, 9]}), test)
+    assert available_splits(tmp_path) == ("train",)
+    note = f"{tmp_path.name}: 'test.parquet' has no labels and is not used"
+    assert load_imageset(tmp_path).notes == (note,)
+    (tmp_path / "train.parquet").unlink()
+    with pytest.raises(LongTailedError, match=r"unknown label column in .*test\.parquet"):
+        load_imageset(tmp_path, "test")
+
+
 def test_files_left_out_are_said(tmp_path):
     write(tmp_path / "train.parquet", [0, 1, 0])
     write(tmp_path / "extra.parquet", [0, 1, 0])
@@ -265,6 +277,20 @@ def test_a_split_column_is_honoured(tmp_path):
         load_imageset(path)
     write(path, [0, 1, 1], dataset=["vienna", "rosendahl", "vienna"])
     assert len(load_imageset(path)) == 3
+
+
+@pytest.mark.parametrize("side", [8, 70])
+def test_a_split_may_have_rows_of_files_with_one_name(tmp_path, side):
+    for number, folder in enumerate(("train", "test")):
+        stream = BytesIO()
+        Image.new("RGB", (side, side), (number, 0, 0)).save(stream, "PNG")
+        images, splits = [stream.getvalue()] * 2, ["train", "val"]
+        path = tmp_path / "default" / folder / "0000.parquet"
+        write(path, [number, number], images=images, split=splits)
+    imageset = load_imageset(tmp_path)
+    reds = [int(imageset.decode(position)[0, 0, 0]) for position in range(2)]
+    assert reds == imageset.labels.tolist()
+    assert sorted(reds) == [0, 1]
 
 
 def test_bad_images_of_another_split_do_not_count(tmp_path):

@@ -225,6 +225,16 @@ def test_repeats_and_names_that_look_alike_are_said(folder):
     )
 
 
+def test_lines_with_a_hash_before_an_image_are_said(tmp_path):
+    note = "1 lines with # before an image are left out (line 2)"
+    table = write(tmp_path / "t.csv", "path,label\n#a.png,ant\n# note\nb.png,bee\n")
+    lines = write(tmp_path / "t.txt", "b.png 0\n# a.png 1\n# note 2\n")
+    for source in (table, lines):
+        imageset = load_imageset(source)
+        assert imageset.images.paths == ["b.png"]
+        assert imageset.notes == (f"{source.name}: {note}",)
+
+
 def test_paths_may_have_other_bytes_than_utf_8(tmp_path):
     path = b"se\xf1al.png"
     Image.new("RGB", (3, 2)).save(tmp_path / "x.png")

@@ -197,7 +197,11 @@ def _from_pixels(scalar: Any) -> bytes:
 
 def read_encoded(files: Sequence[Path], column: str) -> EncodedColumn:
     """Return the images of the files, not decoded."""
-    columns = {path.name: list(iterate_bytes(path, column)) for path in files}
+    alike = len({path.name for path in files}) < len(files)
+    columns = {
+        f"{path.parent.name}/{path.name}" if alike else path.name: list(iterate_bytes(path, column))
+        for path in files
+    }
     return EncodedColumn({name: pa.chunked_array(some) for name, some in columns.items() if some})
 
 

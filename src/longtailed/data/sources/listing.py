@@ -97,10 +97,14 @@ class _Entries:
     labels: list[str] = field(default_factory=list)
     splits: list[str] = field(default_factory=list)
     lines: array[int] = field(default_factory=lambda: array("q"))
+    left_out: list[int] = field(default_factory=list)  # lines of comments that name an image
 
     def listing(self, source: Path, notes: Sequence[str] = ()) -> Listing:
         labels = whole_floats(Labels.of(self.labels))
         lines = np.array(self.lines, dtype=np.int64)
+        if self.left_out:
+            first, number = self.left_out[0], len(self.left_out)
+            notes = [*notes, f"{number} lines with # before an image are left out (line {first})"]
         return Listing(source, self.paths, labels, lines, notes=tuple(notes))
 
 
@@ -114,6 +118,8 @@ def _read_lines(source: Path) -> Listing:
         for number, line in enumerate(file, 1):
             text = line.strip()
             if not text or text[0] == "#":
+                if PATH_AND_LABEL.fullmatch(text):
+                    entries.left_out.append(number)
                 continue
             words = text.rsplit(None, 1)
             # Most lines are plain; to look closer at all would take three times as long.
@@ -148,7 +154,7 @@ def _read_table(source: Path, layout: Layout) -> Listing:
     entries = _Entries()
     width = len(layout.columns)
     assert layout.separator is not None
-    rows = table_rows(source, layout.separator)
+    rows = table_rows(source, layout.separator, entries.left_out)
     if layout.header:
         next(rows)
     for line, row in rows:

@@ -19,6 +19,7 @@ from longtailed.data.sources.columns import (
     SPLIT_COLUMNS,
     CellError,
     find_column,
+    plain_name,
     quoted,
     read_splits,
 )
@@ -44,26 +45,33 @@ def parquet_rows(
     """Return the rows of each split, file by file, and notes on how the files were chosen.
 
     A split column says where a row belongs, unless it is the label column, or else the name of its
-    file (see `parquet_splits`).
+    file (see `parquet_splits`). Files for validation or testing without labels are left out.
     """
-    shards, notes = parquet_splits(source)
+    shards, found = parquet_splits(source)
     splits: SplitRows = {}
-    used = None
-    for split, files in shards.items():
-        for path in files:
-            with readable(path):
-                schema, count = pq.read_schema(path), pq.read_metadata(path).num_rows
-            column = find_column("split", schema.names, SPLIT_COLUMNS, None, f"'{path}'")
-            usable = column is not None and column != label_column and count
-            named = _column_splits(path, str(column)) if usable else None
-            if named is None:
-                splits.setdefault(split, {})[path] = np.arange(count)
-                continue
-            used = column
-            for name in dict.fromkeys(named):
-                rows = np.flatnonzero(np.array(named) == name)
-                splits.setdefault(name, {})[path] = rows
-    return splits, notes if used is None else (*notes, f"splits are those of column {used!r}")
+    notes = dict.fromkeys(found)
+    for split, path in [(split, path) for split, files in shards.items() for path in files]:
+        with readable(path):
+            columns, count = pq.read_schema(path).names, pq.read_metadata(path).num_rows
+        if split != "train" and "train" in shards and not _has_labels(columns, label_column):
+            notes[f"'{path.name}' has no labels and is not used"] = None
+            continue
+        column = find_column("split", columns, SPLIT_COLUMNS, None, f"'{path}'")
+        usable = column is not None and column != label_column and count
+        named = _column_splits(path, str(column)) if usable else None
+        if named is None:
+            splits.setdefault(split, {})[path] = np.arange(count)
+            continue
+        notes[f"splits are those of column {column!r}"] = None
+        for name in dict.fromkeys(named):
+            splits.setdefault(name, {})[path] = np.flatnonzero(np.array(named) == name)
+    return splits, tuple(notes)
+
+
+def _has_labels(columns: Sequence[str], label_column: str | None) -> bool:
+    if label_column is not None:
+        return label_column in columns
+    return any(plain_name(column) in LABEL_COLUMNS for column in columns)
 
 
 def _column_splits(path: Path, column: str) -> list[str] | None:

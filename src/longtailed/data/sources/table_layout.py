@@ -183,14 +183,23 @@ def open_list(source: Path, newline: str | None = None) -> Iterator[TextIO]:
         raise LongTailedError(f"'{source}' is damaged UTF-16 text; save it as UTF-8.") from None
 
 
-def table_rows(source: Path, separator: str) -> Iterator[tuple[int, list[str]]]:
-    """Yield the line and the cells of each row that is neither empty nor a comment."""
+def table_rows(
+    source: Path, separator: str, left_out: list[int] | None = None
+) -> Iterator[tuple[int, list[str]]]:
+    """Yield the line and the cells of each row that is neither empty nor a comment.
+
+    The lines of comments that name an image are added to `left_out`.
+    """
     with open_list(source, newline="") as file:
         reader = csv.reader(file, delimiter=separator)
         try:
             for row in reader:
                 filled = row and (row[0].strip() or any(map(str.strip, row)))
-                if filled and not row[0].lstrip().startswith("#"):
+                if not filled:
+                    continue
+                if not row[0].lstrip().startswith("#"):
                     yield reader.line_num, row
+                elif left_out is not None and any(map(has_image_suffix, row)):
+                    left_out.append(reader.line_num)
         except csv.Error as error:
             raise line_error(source, reader.line_num, str(error)) from error
