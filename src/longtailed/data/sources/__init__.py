@@ -57,14 +57,14 @@ def load_imageset(
 ) -> ImageSet:
     """Return the images, labels and class names of one split of a source.
 
-    `source` is a name in `SOURCES` or a path: a folder with parquet files or a `.parquet` file
-    a folder with one directory for each class, directly or below `train`, `val` and `test`, or a
+    `source` is a name in `SOURCES` or a path: a folder with parquet files or a `.parquet` file, a
+    folder with one directory for each class, directly or below `train`, `val` and `test`, or a
     list of files (`.txt`, `.lst`, `.csv`, `.tsv`). `label_column` and `image_column` name the
-    columns of a table that has others than the usual ones.
-    `class_names` is a list, comma-separated text or a file with one name a line; labels that are
-    numbers are places in it. `root` is where the CIFAR archives are, or what the paths of a list
-    are relative to. The lists of other splits are those beside the list, or `val_list` and
-    `test_list`. `download` permits fetching CIFAR.
+    columns of tables and parquet files that have other than usual names. `class_names` is a list,
+    comma-separated text or a file with one name a line; labels that are numbers are places in it.
+    `root` is where the CIFAR archives are, or what listed paths are relative to. The lists of
+    other splits are those beside the list, or `val_list` and `test_list`. `download` permits
+    fetching CIFAR.
 
     What was taken for what, and what was left out, stands in `notes` of the set and is logged.
 
