@@ -15,6 +15,7 @@ from longtailed.options import (
     ClassNamesOption,
     DeviceOption,
     Grouping,
+    ImageColumnOption,
     LabelColumnOption,
     OnBadImage,
     Profile,
@@ -61,6 +62,7 @@ def train(
     precision: Annotated[str | None, typer.Option(help="32, bf16 or auto.")] = None,
     root: RootOption = None,
     label_column: LabelColumnOption = None,
+    image_column: ImageColumnOption = None,
     class_names: ClassNamesOption = None,
     on_bad_image: Annotated[str | None, typer.Option(help="error or skip.")] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="The run's directory.")] = None,
@@ -87,6 +89,7 @@ def train(
         "precision": precision,
         "root": root,
         "label_column": label_column,
+        "image_column": image_column,
         "class_names": class_names,
         "on_bad_image": on_bad_image,
     }
@@ -172,6 +175,7 @@ def data(
     ] = None,
     profile: Annotated[Profile, typer.Option(help="exp or step.")] = "exp",
     label_column: LabelColumnOption = None,
+    image_column: ImageColumnOption = None,
     class_names: ClassNamesOption = None,
     on_bad_image: Annotated[OnBadImage, typer.Option(help="error or skip.")] = "error",
     download: Annotated[bool, typer.Option("--download", help="Permit fetching CIFAR.")] = False,
@@ -199,6 +203,7 @@ def data(
         split,
         root=root,
         label_column=label_column,
+        image_column=image_column,
         class_names=class_names,
         on_bad_image=on_bad_image,
         download=download,
@@ -229,6 +234,7 @@ def evaluate(
     weights: WeightsOption = "last",
     root: RootOption = None,
     label_column: LabelColumnOption = None,
+    image_column: ImageColumnOption = None,
     class_names: ClassNamesOption = None,
     groups: Annotated[
         Grouping | None, typer.Option(help="counts, terciles or auto (the recipe's).")
@@ -248,6 +254,7 @@ def evaluate(
         groups=groups,
         root=root,
         label_column=label_column,
+        image_column=image_column,
         class_names=class_names,
     )
     figures = dict(result.figures)

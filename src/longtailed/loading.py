@@ -24,6 +24,7 @@ HOLDOUT_IMAGES = 10  # of each class, where the source is subsampled and has ple
 HOLDOUT_SHARE = 0.1  # of each class, where it is used as it is
 META_IMAGES = 10  # of each class, where a method needs a balanced meta set
 META_SOURCES = {"train": "from train", "shared": "shared with train", "val": "from the val split"}
+_COLUMNS = ("label_column", "image_column")
 FULL_SCAN = 20_000  # images that are all decoded once before training, to find damaged ones
 
 
@@ -100,7 +101,7 @@ def _set_meta_aside(
 
 def _load_all(data: Data, want_holdout: bool) -> tuple[dict[str, ImageSet], str | None]:
     """Return the source's splits that a run needs, and which one its figures are on, if any."""
-    existing = available_splits(data.source, **_given(data, "val_list", "test_list"))
+    existing = available_splits(data.source, **_given(data, *_COLUMNS, "val_list", "test_list"))
     evaluated = data.eval_split or next((s for s in ("test", "val") if s in existing), None)
     evaluated = evaluated and (canonical_split(evaluated) or evaluated)
     if evaluated == "train":
@@ -124,7 +125,7 @@ def load_whole(
     if source is not None:
         kept = {"on_bad_image": data.on_bad_image, "exif": data.exif}
         data = Data(source=source, **(kept | dict(options or {})))
-    existing = available_splits(data.source, **_given(data, "val_list", "test_list"))
+    existing = available_splits(data.source, **_given(data, *_COLUMNS, "val_list", "test_list"))
     return _load(data, split or next((s for s in ("test", "val") if s in existing), "train"))
 
 
@@ -135,7 +136,7 @@ def _given(data: Data, *names: str) -> dict[str, Any]:
 
 
 def _load(data: Data, split: str) -> ImageSet:
-    options = _given(data, "root", "label_column", "class_names", "val_list", "test_list")
+    options = _given(data, *_COLUMNS, "root", "class_names", "val_list", "test_list")
     imageset = load_imageset(
         data.source,
         split,

@@ -15,7 +15,6 @@ from longtailed.data.sources import SOURCES, available_splits, load_imageset
 from longtailed.data.sources.names import (
     canonical_split,
     find_split_word,
-    number_classes,
     read_class_names,
     sort_class_names,
 )
@@ -142,14 +141,6 @@ def test_class_names_come_as_list_text_or_file(tmp_path):
     ):
         with pytest.raises(LongTailedError, match=message):
             read_class_names(bad)
-
-
-def test_gaps_in_labels_are_empty_classes():
-    assert number_classes(np.array([2, 0, 1, 1]), "x") == ("0", "1", "2")
-    with pytest.raises(LongTailedError, match=r"x has 2 empty classes \(labels run up to 3.*1, 2"):
-        number_classes(np.array([0, 3]), "x")
-    with pytest.raises(LongTailedError, match=r"without 0, 1, 2, 3, 4, \.\.\."):
-        number_classes(np.array([10**12]), "x")
 
 
 def test_names_that_are_numbers_sort_as_numbers():

@@ -28,7 +28,7 @@ class Data(BaseModel):
         root: where a source's files lie (image root of a list, folder of the CIFAR archives).
         val_list, test_list: the lists of other splits, where they are not found beside the source.
         download: allow the CIFAR archives to be downloaded to `root`.
-        label_column, class_names: see `longtailed.data.load_imageset`.
+        label_column, image_column, class_names: see `longtailed.data.load_imageset`.
         imbalance: ratio of the largest to the smallest class after subsampling; None keeps the
             source as it is.
         profile: "exp" or "step".
@@ -70,6 +70,7 @@ class Data(BaseModel):
     test_list: str | None = None
     download: bool = False
     label_column: str | None = None
+    image_column: str | None = None
     class_names: tuple[str, ...] | str | None = None
     imbalance: float | None = Field(default=None, ge=1)
     profile: Literal["exp", "step"] = "exp"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from longtailed.data.files import ImageFiles, PathTable
+from longtailed.data.files import ImageFiles
 from longtailed.data.finding import LINK, ImageFinder, left_out_reasons
 from longtailed.data.imageset import ImageSet
 from longtailed.data.sources.layout import read_folder_layout
@@ -48,7 +48,7 @@ def load_folder(source: Path, split: str, class_names: ClassNames = None) -> Ima
     links = [f"'{link}' is a {LINK}, and left out." for link in finder.links[:3]]
     counts = [len(found.get(name, ())) for name in order]
     return ImageSet(
-        ImageFiles(folder, PathTable.from_paths(paths)),
+        ImageFiles(folder, paths),
         np.repeat(np.arange(len(order)), counts),
         names,
         name=f"{source.resolve().name} ({split})",
