@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,7 +15,7 @@ from longtailed.data import (
     split_holdout,
     split_meta,
 )
-from longtailed.data.sources.names import canonical_split
+from longtailed.data.sources.names import canonical_split, list_names, match_classes
 from longtailed.errors import LongTailedError
 from longtailed.recipes.recipe import Data
 from longtailed.unlabelled import load_unlabelled
@@ -27,12 +28,12 @@ META_SOURCES = {"train": "from train", "shared": "shared with train", "val": "fr
 FULL_SCAN = 20_000  # images that are all decoded once before training, to find damaged ones
 
 
-def load_splits(data: Data) -> tuple[dict[str, ImageSet], dict[str, Any]]:
+def load_splits(data: Data, scan: bool = True) -> tuple[dict[str, ImageSet], dict[str, Any]]:
     """Return the sets "train", "test" and, where wanted, "meta" and "holdout", and how they arose.
 
     The held-out part is the source's "val" split if figures are on another one, else a part of
     train set aside before subsampling. A source with one split only gives a fifth of each class
-    for testing.
+    for testing. Without `scan`, damaged images are not looked for (unless they are to be skipped).
 
     Raises `LongTailedError` for every kind of bad data in one sentence.
     """
@@ -40,10 +41,11 @@ def load_splits(data: Data) -> tuple[dict[str, ImageSet], dict[str, Any]]:
     if holdout is None:
         holdout = HOLDOUT_IMAGES if subsampled else HOLDOUT_SHARE
     meta_from_val = data.meta_per_class is not None and data.meta_source == "val"
-    loaded, evaluated = _load_all(data, bool(holdout) or meta_from_val)
+    loaded, evaluated, matched = _load_all(data, bool(holdout) or meta_from_val, scan)
     notes: dict[str, Any] = {
         "eval_split": evaluated or "part of train",
         "skipped": [name for imageset in loaded.values() for name in imageset.skipped],
+        **({"matched_by_name": matched} if matched else {}),
     }
     train, sets = loaded["train"], {}
     if evaluated is not None:
@@ -96,8 +98,10 @@ def _set_meta_aside(
     return train, meta
 
 
-def _load_all(data: Data, want_holdout: bool) -> tuple[dict[str, ImageSet], str | None]:
-    """Return the source's splits that a run needs, and which one its figures are on, if any."""
+def _load_all(
+    data: Data, want_holdout: bool, scan: bool
+) -> tuple[dict[str, ImageSet], str | None, list[str]]:
+    """Return the splits that a run needs, which one its figures are on, and what was matched."""
     existing = available_splits(data.source, **_given(data, "val_list", "test_list"))
     evaluated = data.eval_split or next((s for s in ("test", "val") if s in existing), None)
     evaluated = evaluated and (canonical_split(evaluated) or evaluated)
@@ -106,9 +110,8 @@ def _load_all(data: Data, want_holdout: bool) -> tuple[dict[str, ImageSet], str 
     names = dict.fromkeys(["train", *([evaluated] if evaluated else [])])
     if want_holdout and "val" in existing:
         names["val"] = None
-    loaded = {name: _load(data, name) for name in names}
-    _check_classes(loaded)
-    return loaded, evaluated
+    loaded = {name: _load(data, name, scan) for name in names}
+    return loaded, evaluated, _match_splits(loaded)
 
 
 def load_whole(
@@ -117,12 +120,23 @@ def load_whole(
     """Return all images of a split of `source`, or of the recipe's own source if None.
 
     Without a split: "test", else "val", else whatever there is. `options` are settings of the
-    recipe's data section for opening another source.
+    recipe's data section: all that there are for opening another source, changes for its own.
     """
-    if source is not None:
-        data = Data(source=source, on_bad_image=data.on_bad_image, **(options or {}))
+    data = opened_with(data, source, options or {})
     existing = available_splits(data.source, **_given(data, "val_list", "test_list"))
     return _load(data, split or next((s for s in ("test", "val") if s in existing), "train"))
+
+
+def opened_with(data: Data, source: str | None, options: Mapping[str, Any]) -> Data:
+    """Return the settings that open `source` with them, or the run's own data with changes."""
+    given = {name: value for name, value in options.items() if value is not None}
+    kept = {name: getattr(data, name) for name in ("on_bad_image", "download", "verify")}
+    if source is not None:
+        named = source in ("cifar10", "cifar100")
+        return Data.model_validate(
+            {**kept, "download": data.download and named, "source": source, **given}
+        )
+    return Data.model_validate({**data.model_dump(), **given})
 
 
 def _given(data: Data, *names: str) -> dict[str, Any]:
@@ -131,7 +145,7 @@ def _given(data: Data, *names: str) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _load(data: Data, split: str) -> ImageSet:
+def _load(data: Data, split: str, scan: bool = True) -> ImageSet:
     options = _given(data, "root", "label_column", "class_names", "val_list", "test_list")
     imageset = load_imageset(
         data.source,
@@ -140,21 +154,30 @@ def _load(data: Data, split: str) -> ImageSet:
         on_bad_image=data.on_bad_image,
         **options,
     )
+    if not scan and data.on_bad_image == "error":
+        return imageset
     # Decoding all of a large set takes minutes, so there a damaged file shows up when it is used.
     full = data.on_bad_image == "skip" or len(imageset) <= FULL_SCAN
     return scan_images(imageset, data.on_bad_image, full=full)
 
 
-def _check_classes(loaded: dict[str, ImageSet]) -> None:
-    """Raise `LongTailedError` unless all splits number the same, non-empty classes alike."""
+def _match_splits(loaded: dict[str, ImageSet]) -> list[str]:
+    """Number the classes of all splits as train does, by name; return what that took.
+
+    Raises `LongTailedError` for a class without training images.
+    """
     train = loaded["train"]
     empty = [name for name, n in zip(train.class_names, train.class_counts, strict=True) if n == 0]
     if empty:
-        shown = ", ".join(map(repr, empty[:3])) + (", ..." if len(empty) > 3 else "")
-        raise LongTailedError(f"{len(empty)} class(es) have no training image: {shown}.")
+        raise LongTailedError(
+            f"{len(empty)} class(es) have no training image: {list_names(empty, 3)}."
+        )
+    notes = []
     for split, imageset in loaded.items():
-        extra = [name for name in imageset.class_names if name not in set(train.class_names)]
-        if extra:
-            raise LongTailedError(f"class {extra[0]!r} is in the {split} split but not in train.")
-        if imageset.class_names != train.class_names:
-            raise LongTailedError(f"the splits train and {split} number their classes differently.")
+        loaded[split], note = match_classes(
+            imageset, train.class_names, "train", f"name the classes of {split} as those of train"
+        )
+        if note is not None:
+            warnings.warn(note, stacklevel=2)
+            notes.append(note)
+    return notes
