@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -107,12 +107,21 @@ def check_unchanged(directory: Path, recipe: Recipe) -> None:
 
 
 def changes_since(
-    directory: Path, sets: Mapping[str, ImageSet], verify: Verify = "auto"
+    directory: Path,
+    sets: Mapping[str, ImageSet],
+    splits: Sequence[str],
+    verify: Verify = "auto",
 ) -> str | None:
-    """Return what has changed of these splits since a run was made of them; None if nothing has."""
+    """Return what has changed of a run's images (`sets`: all of them as they are now), as text.
+
+    None if those of `splits` are what they were, in whatever order.
+    """
     held = read_record(directory / RECORD)
-    before = pa.concat_tables([images_of(held, name) for name in sets])
-    return changes(before, record_images(sets, held, verify))
+    before = pa.concat_tables([images_of(held, name) for name in splits])
+    now = record_images({name: sets[name] for name in splits}, held, verify)
+    if changes(before, now, ordered=False) is None:
+        return None
+    return changes(held, record_images(sets, held, verify))
 
 
 def claim_directory(

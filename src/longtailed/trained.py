@@ -21,11 +21,11 @@ from longtailed.data.sources.names import match_classes
 from longtailed.engine import make_fabric
 from longtailed.errors import LongTailedError
 from longtailed.evaluation import Evaluation, evaluate_split
-from longtailed.loading import load_splits, load_whole, opened_with
+from longtailed.loading import load_whole, opened_with
 from longtailed.methods import Method, build_method
 from longtailed.metrics import Grouping
 from longtailed.nn import build_network
-from longtailed.prepare import worker_count
+from longtailed.prepare import open_images, worker_count
 from longtailed.recipes import Recipe
 from longtailed.rundir import RECORD, changes_since, read_recipe
 
@@ -134,29 +134,45 @@ def _own_test_images(
     """
     options = data_options if data is None else {**data_options, "source": data}
     settings = opened_with(recipe.data, None, options)
-    if data is None:
-        test = load_splits(settings)[0]["test"]
-        changed = changes_since(directory, {"test": test}, settings.verify)
-        if changed is not None:
-            raise LongTailedError(
-                f"the test images have changed since {directory} was trained: {changed}. Restore "
-                "them, or name data to evaluate on as it is now."
-            )
-        return test
-    if {"test", "val"} & set(available_splits(data)):
+    recipe = recipe.model_copy(update={"data": settings})
+    if data is not None:
+        return _same_data(directory, recipe)
+    try:
+        sets = open_images(recipe).sets
+    except LongTailedError as error:
+        raise LongTailedError(
+            f"the data that {directory} was trained on cannot be opened as it was: {error} Say "
+            "where it is now with --data, or --root for the images of a list."
+        ) from None
+    changed = changes_since(directory, sets, ["test"], settings.verify)
+    if changed is not None:
+        raise LongTailedError(
+            f"the test images have changed since {directory} was trained: {changed}. Restore "
+            "what it was, or name data to evaluate on as it is now with --data."
+        )
+    return sets["test"]
+
+
+def _same_data(directory: Path, recipe: Recipe) -> ImageSet | None:
+    """Return the test images of a run's data, moved or copied to where the recipe says.
+
+    None if it is other data, or has a split to test on.
+    """
+    source = recipe.data.source
+    if {"test", "val"} & set(available_splits(source)):
         return None
     try:
-        test = load_splits(settings, scan=False)[0]["test"]
+        sets = open_images(recipe, scan=False).sets
     except LongTailedError:  # it cannot be opened as the run's data was, so it is other data
         return None
-    if changes_since(directory, {"test": test}, settings.verify) is not None:
+    if changes_since(directory, sets, list(sets), recipe.data.verify) is not None:
         return None
     warnings.warn(
-        f"{data} holds the images that the run was made of; it is evaluated on those of them that "
-        "were held out for testing.",
+        f"{source} holds the images that the run was made of; it is evaluated on those of them "
+        "that were held out for testing.",
         stacklevel=3,
     )
-    return test
+    return sets["test"]
 
 
 def _warn_of_training_images(imageset: ImageSet, directory: Path) -> None:

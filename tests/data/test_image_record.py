@@ -115,8 +115,10 @@ def test_each_kind_of_change_is_named(folder, change, message):
         test = 2
     else:
         names[:2] = names[1::-1]
-    found = changes(before, record_images(sets(folder, names, test), before))
+    now = record_images(sets(folder, names, test), before)
+    found = changes(before, now)
     assert found is not None
+    assert (changes(before, now, ordered=False) is None) == (change == "reorder")
     for part in message.split(", "):
         assert part in found
 

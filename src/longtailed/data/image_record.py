@@ -97,8 +97,11 @@ def fingerprint(record: pa.Table) -> str:
     return digest.hexdigest()
 
 
-def changes(before: pa.Table, now: pa.Table) -> str | None:
-    """Return what differs between two records of the same splits as text; None if nothing does."""
+def changes(before: pa.Table, now: pa.Table, ordered: bool = True) -> str | None:
+    """Return what differs between two records of the same splits as text; None if nothing does.
+
+    `ordered` says whether the order of the images counts, as it does in training.
+    """
     compared = ["split", "name", "class", "digest"]
     if before.select(compared).equals(now.select(compared)):
         return None
@@ -117,7 +120,9 @@ def changes(before: pa.Table, now: pa.Table) -> str | None:
         "put into another split": moved,
     }
     texts = [_counted(what, places) for what, places in found.items() if places]
-    return ", ".join(texts) or "the same images stand in another order"
+    if not texts:
+        return "the same images stand in another order" if ordered else None
+    return ", ".join(texts)
 
 
 def shared_images(record: pa.Table, other: pa.Table) -> int:

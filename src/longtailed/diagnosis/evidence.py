@@ -124,8 +124,8 @@ def _as_trained(
 ) -> Splits:
     """Return the splits that a run was trained on, or refuse if they have changed since."""
     opened = open_images(recipe)
-    compared = {name: opened.sets[name] for name in ("train", "test")[: 1 + test]}
-    changed = changes_since(directory, compared, recipe.data.verify)
+    compared = ("train", "test")[: 1 + test]
+    changed = changes_since(directory, opened.sets, compared, recipe.data.verify)
     if changed is not None:
         raise LongTailedError(
             f"the images have changed since {directory} was trained: {changed}. Train it again."
