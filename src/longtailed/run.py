@@ -33,6 +33,7 @@ from longtailed.prepare import open_images, prepare
 from longtailed.recipes import Recipe, compose, named_recipe, override
 from longtailed.report import write_report
 from longtailed.rundir import (
+    begun_precision,
     check_directory,
     check_unchanged,
     claim_directory,
@@ -126,7 +127,8 @@ def train(
             write_report([directory])
         return finished
     idle = any(method_class(stage.method).idle_parameters for stage in chosen.stages)
-    fabric = make_fabric(device, devices, chosen.precision, idle_parameters=idle)
+    precision = begun_precision(directory, chosen)
+    fabric = make_fabric(device, devices, precision, idle_parameters=idle)
     opened = open_images(chosen)
     if fabric.is_global_zero:
         record, files = record_run(directory, chosen, opened)

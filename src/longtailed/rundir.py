@@ -72,6 +72,17 @@ def check_directory(directory: Path, recipe: Recipe) -> None:
         raise LongTailedError(f"{directory} exists and holds no run; choose another directory.")
 
 
+def begun_precision(directory: Path, recipe: Recipe) -> str:
+    """Return the precision in which the directory's run was begun, else the recipe's.
+
+    A run with `precision=auto` goes on in the same one on another machine.
+    """
+    path = directory / "manifest.json"
+    if recipe.precision != "auto" or not path.exists():
+        return recipe.precision
+    return str(read_json(path).get("precision", recipe.precision))
+
+
 def record_run(directory: Path, recipe: Recipe, opened: Opened) -> tuple[pa.Table, dict[str, Any]]:
     """Return the record of a run's images and what the manifest says of its files.
 
