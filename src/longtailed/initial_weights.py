@@ -55,7 +55,7 @@ def load_initial_weights(
     state = network.backbone.state_dict()
     own = {name.removeprefix(TIMM): name for name in state}
     file = path / "model.safetensors" if path.is_dir() else path
-    found = find_weights(file, {name: state[own[name]] for name in own})
+    found = find_weights(file, {name: state[own[name]] for name in own}, used=OWN_HEAD)
     tensors = {own[name]: tensor for name, tensor in found.tensors.items()}
     network.backbone.load_state_dict(tensors, strict=False)  # counters of batch norms may lack
     held = _manifest(home, file)

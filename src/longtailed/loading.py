@@ -130,13 +130,10 @@ def load_whole(
 def opened_with(data: Data, source: str | None, options: Mapping[str, Any]) -> Data:
     """Return the settings that open `source` with them, or the run's own data with changes."""
     given = {name: value for name, value in options.items() if value is not None}
-    kept = {name: getattr(data, name) for name in ("on_bad_image", "download", "verify")}
+    kept = data.model_dump()
     if source is not None:
-        named = source in ("cifar10", "cifar100")
-        return Data.model_validate(
-            {**kept, "download": data.download and named, "source": source, **given}
-        )
-    return Data.model_validate({**data.model_dump(), **given})
+        kept = {"source": source, "on_bad_image": data.on_bad_image}
+    return Data.model_validate({**kept, **given})
 
 
 def _given(data: Data, *names: str) -> dict[str, Any]:

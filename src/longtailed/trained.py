@@ -140,6 +140,8 @@ def _own_test_images(
     try:
         sets = open_images(recipe).sets
     except LongTailedError as error:
+        if any(value is not None for value in data_options.values()):
+            raise
         raise LongTailedError(
             f"the data that {directory} was trained on cannot be opened as it was: {error} Say "
             "where it is now with --data, or --root for the images of a list."
@@ -158,8 +160,8 @@ def _same_data(directory: Path, recipe: Recipe) -> ImageSet | None:
 
     None if it is other data, or has a split to test on.
     """
-    source = recipe.data.source
-    if {"test", "val"} & set(available_splits(source)):
+    source, recorded = recipe.data.source, (directory / RECORD).exists()
+    if not recorded or {"test", "val"} & set(available_splits(source)):
         return None
     try:
         sets = open_images(recipe, scan=False).sets

@@ -87,7 +87,7 @@ PROGRAMS = {
     ),
     "other key": ({"net": PLAIN}, "under 'net'; left out: fc.weight, fc.bias"),
     "before 2018": ({**state(), **FC}, "4 tensors of weights.pth; left out: fc.weight, fc.bias"),
-    "nothing else": ({**state(), **COUNT}, "5 tensors of weights.pth, all that it holds"),
+    "nothing else": ({**state(), **COUNT}, "5 tensors of weights.pth"),
 }
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO, Literal, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +20,7 @@ from longtailed.errors import LongTailedError
 Verify = Literal["auto", "content"]
 SMALL_BYTES = 2**30  # files that are together no larger are read in full at every comparison
 DIGEST_BYTES = 16
+BLOCK = 256  # images that a thread reads at a time
 SHOWN = 3  # images that a message names
 SCHEMA = pa.schema(
     {
@@ -32,6 +33,7 @@ SCHEMA = pa.schema(
     }
 )
 Known = Mapping[tuple[str, int, int], bytes]
+_Result = TypeVar("_Result")
 
 
 def record_images(
@@ -50,7 +52,7 @@ def record_images(
     tables = []
     for split, imageset in sets.items():
         names, sizes, times = facts[split]
-        classes = np.asarray(imageset.class_names, dtype=object)[imageset.labels]
+        classes = np.asarray([_utf8(name) for name in imageset.class_names])[imageset.labels]
         columns = {
             "split": [split] * len(names),
             "name": names,
@@ -154,15 +156,19 @@ def _files(imageset: ImageSet) -> tuple[list[str], IntArray, IntArray]:
     """Return name, size and modification time of each image."""
     images, rows = imageset.images, imageset.indices.tolist()
     if isinstance(images, ImageFiles):
-        # A name that is no UTF-8 is kept apart from others by its escapes.
-        names = [images.paths[row].encode(errors="backslashreplace").decode() for row in rows]
-        facts = np.array(map_threads(lambda row: _stat(images.path(row)), rows), dtype=np.int64)
+        names = [_utf8(images.paths[row]) for row in rows]
+        facts = np.array(_by_threads(lambda row: _stat(images.path(row)), rows), dtype=np.int64)
         sizes, times = facts.reshape(-1, 2).T
         return names, sizes, times
     named = isinstance(images, EncodedStore)
     names = [images.describe(row) if named else f"row {row}" for row in rows]  # type: ignore[union-attr]
     nothing = np.zeros(len(rows), dtype=np.int64)
     return names, nothing - 1, nothing
+
+
+def _utf8(name: str) -> str:
+    """Return a name as UTF-8 can hold it; what is none is kept apart from others by escapes."""
+    return name.encode(errors="backslashreplace").decode()
 
 
 def _stat(path: Path) -> tuple[int, int]:
@@ -174,13 +180,13 @@ def _stat(path: Path) -> tuple[int, int]:
 
 
 def _known(before: pa.Table) -> Known:
-    """Return the digest by name, size and time, where these tell the images of all splits apart."""
+    """Return the digests of files by name, size and time, where these tell them all apart."""
     known: dict[tuple[str, int, int], bytes] = {}
     unsure = set()
     columns = (before[key].to_pylist() for key in ("name", "size", "modified", "digest"))
-    for *facts, digest in zip(*columns, strict=True):
-        key = tuple(facts)
-        if known.setdefault(key, digest) != digest:
+    for name, size, modified, digest in zip(*columns, strict=True):
+        key = (name, size, modified)
+        if size >= 0 and known.setdefault(key, digest) != digest:
             unsure.add(key)
     return {key: digest for key, digest in known.items() if key not in unsure}
 
@@ -191,11 +197,17 @@ def _digests(
     keys = zip(names, sizes.tolist(), times.tolist(), strict=True)
     found: list[bytes | None] = [known.get(key) for key in keys]
     missing = [position for position, digest in enumerate(found) if digest is None]
-    blocks = [missing[start : start + 64] for start in range(0, len(missing), 64)]
-    read = map_threads(lambda block: [_digest(imageset, p) for p in block], blocks)
-    for position, digest in zip(missing, (one for block in read for one in block), strict=True):
+    read = _by_threads(lambda position: _digest(imageset, position), missing)
+    for position, digest in zip(missing, read, strict=True):
         found[position] = digest
     return found
+
+
+def _by_threads(function: Callable[[int], _Result], items: list[int]) -> list[_Result]:
+    """Return `[function(item) for item in items]`, a block of items at a time for each thread."""
+    blocks = [items[start : start + BLOCK] for start in range(0, len(items), BLOCK)]
+    done = map_threads(lambda block: [function(item) for item in block], blocks)
+    return [result for block in done for result in block]
 
 
 def _digest(imageset: ImageSet, position: int) -> bytes | None:

@@ -73,7 +73,10 @@ class _Candidate:
 
 
 def find_weights(
-    path: Path, own: Mapping[str, Tensor], classifiers: Sequence[str] = CLASSIFIERS
+    path: Path,
+    own: Mapping[str, Tensor],
+    classifiers: Sequence[str] = (),
+    used: str | None = None,
 ) -> FoundWeights:
     """Return the weights of a module, whose state is `own`, from a file of any program.
 
@@ -81,7 +84,8 @@ def find_weights(
     may lie under any key, as in "state_dict", and any words may stand before their names, such as
     "module." or "model.", as long as all of the module's names follow. Of several such places the
     first one counts that is not called a moving average; the note says what else there was.
-    Classifiers are left out.
+    Classifiers, called as in `CLASSIFIERS` or `classifiers`, are left out. The note is silent on
+    names that begin with `used`, which the caller speaks of.
 
     Raises `LongTailedError` that says what the file is instead, or lists the first names that are
     missing, of another shape, or neither the module's nor a classifier's.
@@ -100,11 +104,12 @@ def find_weights(
     beside = [name for name in others if name.startswith(chosen.prefix)]
     foreign = [name.removeprefix(chosen.prefix) for name in beside if not name.startswith(heads)]
     _refuse(path, own, chosen.found, foreign)
-    left = _left_out(content, chosen, [one for one in whole if one is not chosen], others)
+    unused = {name: t for name, t in others.items() if used is None or not name.startswith(used)}
+    left = _left_out(content, chosen, [one for one in whole if one is not chosen], unused)
     count = f"{len(chosen.found)} tensors of {path.name}" + (
         "" if chosen.label == "the file" else f", under {chosen.label}"
     )
-    note = f"{count}; left out: {', '.join(left)}" if left else f"{count}, all that it holds"
+    note = f"{count}; left out: {', '.join(left)}" if left else count
     return FoundWeights(chosen.found, others, note, _statistics(path, content))
 
 

@@ -268,14 +268,15 @@ class Recipe(BaseModel):
     def settings(self, exclude_defaults: bool = False) -> dict[str, Any]:
         """Return all settings that change a run's result, as JSON values."""
         paths = self.paths
-        data, network = _default(self.data, ACCESS), self.network
-        hidden: dict[str, Any] = {key: FILES for key in ("source", "unlabelled") if key in paths}
-        options = network.options | ({"weights": FILES} if "weights" in paths else {})
-        network = network.model_copy(
-            update={"options": options} | {key: FILES for key in ("init_from",) if key in paths}
-        )
+
+        def hidden(*names: str) -> dict[str, Any]:
+            return {name: FILES for name in names if name in paths}
+
+        data = _default(self.data, ACCESS).model_copy(update=hidden("source", "unlabelled"))
+        options = self.network.options | hidden("weights")
+        network = self.network.model_copy(update={"options": options, **hidden("init_from")})
         stages = tuple(_default(stage, STAGE_EXECUTION) for stage in self.stages)
-        update = {"data": data.model_copy(update=hidden), "network": network, "stages": stages}
+        update = {"data": data, "network": network, "stages": stages}
         same = _default(self, EXECUTION).model_copy(update=update)
         return same.model_dump(mode="json", exclude_defaults=exclude_defaults)
 
