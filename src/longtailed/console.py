@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rich import box
@@ -17,6 +17,7 @@ from longtailed.methods import method_class
 from longtailed.run import FinishedRun
 
 MOST_CLASSES, BAR_WIDTH = 24, 40
+UNKNOWN = "what was not recorded"  # by an earlier version
 
 
 def print_results(finished: Sequence[FinishedRun]) -> None:
@@ -39,7 +40,9 @@ def print_results(finished: Sequence[FinishedRun]) -> None:
             epoch = one.results["epochs"][name] + 1
             table.add_row(f"  {name}, {epoch}", *map(_percent, row))
     Console().print(table)
-    print("Percent on the test split; bal. is the mean over classes, ECE calibration error.")
+    _print_once(finished, lambda one: f"Percent on {_tested_on(one)}.")
+    print("bal. is the mean over classes, ECE calibration error.")
+    _print_once(finished, lambda one: f"Epoch chosen on {one.results.get('chosen_on', UNKNOWN)}.")
     print("Groups: " + finished[0].results["evaluations"]["last"]["groups"]["rule"] + ".")
     for one in finished:
         if all(method_class(stage.method).label_free for stage in one.recipe.stages):
@@ -47,6 +50,20 @@ def print_results(finished: Sequence[FinishedRun]) -> None:
                 f"No stage of {one.recipe.name} trains a classifier: these are the accuracies of "
                 f"the one that it began with. Go on with network.init_from={one.directory}."
             )
+
+
+def _tested_on(run: FinishedRun) -> str:
+    return str(run.results["evaluations"]["last"].get("tested_on", "the test images"))
+
+
+def _print_once(finished: Sequence[FinishedRun], sentence: Callable[[FinishedRun], str]) -> None:
+    """Print what is to be said of each run, with its name unless all runs share it."""
+    texts = [sentence(one) for one in finished]
+    if len(set(texts)) > 1:
+        pairs = zip(finished, texts, strict=True)
+        texts = [f"{one.recipe.name}: {text}" for one, text in pairs]
+    for text in dict.fromkeys(texts):
+        print(text)
 
 
 def print_spread(figures: Mapping[str, tuple[float, float | None]], runs: int) -> None:
@@ -151,7 +168,8 @@ def print_experiment(finished: FinishedExperiment) -> None:
         found = [results.interval(point, measure) for measure in (rank1, heads, tail)]
         table.add_row(*shown, *map(_spread, found))
     Console().print(table)
-    print(f"Percent on the test split after the last epoch; {finished.content['interval']}.")
+    content = finished.content
+    print(f"Percent on {content['tested_on']} after the last epoch; {content['interval']}.")
     for conclusion in finished.conclusions:
         print(f"- {conclusion.sentence}")
 

@@ -145,6 +145,10 @@ def _warn_unless_balanced(meta: ImageSet) -> None:
         )
 
 
+def _groups(imageset: ImageSet) -> dict[str, int]:
+    return {} if imageset.groups is None else {"groups": len(set(imageset.groups.tolist()))}
+
+
 def _profile(data: Data) -> str:
     """Return how the class sizes came about."""
     if data.counts is not None:
@@ -164,6 +168,7 @@ def manifest(splits: Splits, originals: dict[str, ImageSet], data: Data) -> dict
                 "images": len(imageset),
                 "counts": imageset.class_counts,
                 "sha256": imageset.fingerprint(),
+                **_groups(imageset),
             }
             for name, imageset in originals.items()
         },

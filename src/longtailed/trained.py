@@ -83,8 +83,15 @@ def evaluate(
     splits = serve(imageset, recipe, manifest, fabric.device)
     method.to(fabric.device)
     result = evaluate_split(method, splits, "test", fabric, groups=groups or recipe.groups)
+    own = data is None and split is None
     result.figures["split"] = split or "test"
+    result.figures["tested_on"] = own_test(manifest) if own else f"all of {imageset.name}"
     return result
+
+
+def own_test(manifest: dict[str, Any]) -> str:
+    """Return what a run's own test images are, in words that can stand beside figures."""
+    return str(manifest.get("tested_on", "the test images"))
 
 
 def evaluation_images(

@@ -21,6 +21,8 @@ SAME_IMAGES = (
     "test_list",
     "label_column",
     "class_names",
+    "split_by",
+    "split_by_pattern",
     "profile",
     "max_count",
     "counts",

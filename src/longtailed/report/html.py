@@ -67,6 +67,7 @@ def _content(runs: Sequence[Styled]) -> dict[str, Any]:
         "several": several,
         "headline": narrative.headline(runs),
         "summary": narrative.summary(runs),
+        "tested_on": narrative.tested_on(runs),
         "tiles": [] if several else _tiles(runs[0]),
         "unlike": narrative.unlike(runs),
         "metrics": tables.METRICS,

@@ -80,7 +80,7 @@ def summary(runs: Sequence[Styled]) -> list[str]:
         f"Trained on {int(train['images']):,} images of {len(first.counts):,} classes, "
         f"the largest with {first.counts.max():,} images and the smallest with "
         f"{first.counts.min():,} (imbalance ratio {ratio(first)}); "
-        f"tested on {int(test['images']):,} images."
+        f"tested on {int(test['images']):,} images: {first.last.tested_on}."
     )
     if len(_distinct(runs, _split("train"))) > 1:
         data = f"Run A: {data[0].lower()}{data[1:]} The training images of other runs differ."
@@ -159,13 +159,14 @@ def protocol(runs: Sequence[Styled]) -> list[tuple[str, tuple[str, ...]]]:
         ("Data", _source),
         ("Class sizes", _sizes),
         ("Held-out split", _held_out),
-        ("Test split", _tested),
+        ("Groups of images", _groups),
+        ("Tested on", _tested),
         ("Method", _stages),
         ("Network", _network),
         ("Parameters", lambda run: f"{int(run.manifest['parameters']):,}"),
         ("Epochs", lambda run: str(run.epochs)),
         ("Seed", lambda run: str(run.seed)),
-        ("Model selected on", _selection),
+        ("Epoch chosen on", lambda run: run.chosen_on),
         ("Groups by", lambda run: run.last.rule),
         ("Training time", lambda run: duration(run.train_seconds)),
         ("Hardware", lambda run: str(run.manifest.get("hardware", "not recorded"))),
@@ -189,7 +190,24 @@ def _held_out(run: RunRecord) -> str:
 
 
 def _tested(run: RunRecord) -> str:
-    return _images(run, "test", str(run.manifest.get("eval_split", "")))
+    return _images(run, "test", run.last.tested_on)
+
+
+def tested_on(runs: Sequence[Styled]) -> str:
+    """Return what the figures are on, the same for all runs or each in turn."""
+    return _join(_distinct(runs, lambda run: run.last.tested_on))
+
+
+def _groups(run: RunRecord) -> str:
+    groups = run.manifest.get("groups")
+    if groups is None:
+        return "none given: images were divided one by one"
+    alone = len(groups["single_group_classes"])
+    tied = f"; {alone:,} class(es) have one group alone" if alone else ""
+    return (
+        f"{groups['number']:,} by {groups['by']}, the largest of {groups['largest']:,} images, kept "
+        f"whole{tied}"
+    )
 
 
 def _images(run: RunRecord, split: str, origin: str) -> str:
@@ -199,15 +217,6 @@ def _images(run: RunRecord, split: str, origin: str) -> str:
 
 def _stages(run: RunRecord) -> str:
     return "; ".join(f"{s['method']} ({s.get('epochs', 0)} epochs)" for s in run.recipe["stages"])
-
-
-def _selection(run: RunRecord) -> str:
-    chosen = "no split: the last epoch is reported"
-    if "holdout-chosen" in run.evaluations:
-        chosen = "the held-out split; the last epoch is reported as well"
-    if "best-test" in run.evaluations:
-        chosen += "; the best test epoch is shown for comparison with published figures only"
-    return chosen
 
 
 def duration(seconds: float) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from longtailed.data.files import OnBadImage, check_on_bad_image, scan_images
+from longtailed.data.groups import group_by_name
 from longtailed.data.imageset import ImageSet
 from longtailed.data.sources.cifar import CIFAR_SPLITS, load_cifar
 from longtailed.data.sources.digits import DIGITS_SPLITS, load_digits
@@ -33,9 +34,9 @@ _OPTIONS: dict[str, tuple[str, ...]] = {
     "digits": (),
     "cifar10": ("root", "download"),
     "cifar100": ("root", "download"),
-    "parquet": ("label_column", "class_names"),
+    "parquet": ("label_column", "class_names", "split_by"),
     "folder": ("class_names",),
-    "list": ("label_column", "class_names", "root", "val_list", "test_list"),
+    "list": ("label_column", "class_names", "root", "val_list", "test_list", "split_by"),
 }
 
 
@@ -50,6 +51,8 @@ def load_imageset(
     val_list: str | Path | None = None,
     test_list: str | Path | None = None,
     download: bool = False,
+    split_by: str | None = None,
+    split_by_pattern: str | None = None,
 ) -> ImageSet:
     """Return the images, labels and class names of one split of a source.
 
@@ -59,6 +62,8 @@ def load_imageset(
     `class_names` is a list, comma-separated text or a file with one name a line. `root` is where
     the CIFAR archives are, or what the paths of a list are relative to. The lists of other splits
     are those beside the list, or `val_list` and `test_list`. `download` permits fetching CIFAR.
+    `split_by`, a column of a table or of parquet files, or `split_by_pattern`, a regular expression
+    on the file names (see `group_by_name`), say which images belong together.
 
     Small images of one size are decoded at once, other images when asked for. With
     `on_bad_image="error"` a bad file is an error when it is decoded (`scan_images` finds it
@@ -77,8 +82,13 @@ def load_imageset(
         val_list=val_list,
         test_list=test_list,
         download=download or None,
+        split_by=split_by,
     )
+    if split_by is not None and split_by_pattern is not None:
+        raise LongTailedError("split_by and split_by_pattern both name the groups; give one.")
     imageset = _open(kind, path, split, on_bad_image, options)
+    if split_by_pattern is not None:
+        imageset = group_by_name(imageset, split_by_pattern)
     return scan_images(imageset, "skip") if on_bad_image == "skip" else imageset
 
 

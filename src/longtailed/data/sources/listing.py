@@ -6,7 +6,7 @@ import csv
 import re
 from array import array
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +26,8 @@ _MAX_DIGITS = 9  # more would be no class number, and sums below stay far from 2
 class Listing:
     """What a list file says: paths, label codes, the line of each, and names for the codes if any.
 
-    Without `names` the codes are the labels themselves.
+    Without `names` the codes are the labels themselves. `groups` are the texts of the column that
+    was asked for.
     """
 
     source: Path
@@ -34,6 +35,7 @@ class Listing:
     codes: IntArray
     lines: IntArray
     names: tuple[str, ...] | None = None
+    groups: npt.NDArray[np.str_] | None = None
 
     def error(self, row: int, problem: str) -> LongTailedError:
         """Return the error for the line of entry `row`."""
@@ -50,7 +52,9 @@ def is_list_file(path: Path) -> bool:
     return path.suffix.lower() in (".txt", ".lst", *_DELIMITERS)
 
 
-def read_listing(source: Path, label_column: str | None = None) -> Listing:
+def read_listing(
+    source: Path, label_column: str | None = None, split_by: str | None = None
+) -> Listing:
     """Return the entries of a .txt or .lst list or of a .csv or .tsv table.
 
     Raises `LongTailedError` with the number of the first line that does not parse.
@@ -58,9 +62,10 @@ def read_listing(source: Path, label_column: str | None = None) -> Listing:
     try:
         delimiter = _DELIMITERS.get(source.suffix.lower())
         if delimiter is not None:
-            listing = _read_table(source, delimiter, label_column)
-        elif label_column is not None:
-            raise LongTailedError(f"'{source}' is a list without columns; leave out label_column.")
+            listing = _read_table(source, delimiter, label_column, split_by)
+        elif label_column is not None or split_by is not None:
+            option = "split_by" if label_column is None else "label_column"
+            raise LongTailedError(f"'{source}' is a list without columns; leave out {option}.")
         else:
             listing = _read_lines(source)
     except OSError as error:
@@ -126,27 +131,33 @@ def _not_a_label(word: str) -> str:
     return f"the label '{word}' is not a whole number from 0 on"
 
 
-def _read_table(source: Path, delimiter: str, label_column: str | None) -> Listing:
+def _read_table(
+    source: Path, delimiter: str, label_column: str | None, split_by: str | None
+) -> Listing:
     """Return the entries of a table; its codes number the different label texts."""
     text, ends = bytearray(), array("q")
     codes, lines = array("q"), array("q")
     numbers: dict[str, int] = {}
-    for line, path, label in _table_entries(source, delimiter, label_column):
+    groups: list[str] = []
+    for line, path, label, group in _table_entries(source, delimiter, label_column, split_by):
         text += path.encode(errors="surrogateescape")
         ends.append(len(text))
         codes.append(numbers.setdefault(label, len(numbers)))
         lines.append(line)
+        groups.append(group)
     stops = np.array(ends, dtype=np.int64)
     paths = PathTable(bytes(text), np.concatenate(([0], stops))[:-1].astype(np.int64), stops)
     listing = Listing(source, paths, np.array(codes, np.int64), np.array(lines, np.int64))
-    return _interpret_labels(listing, list(numbers))
+    listing = _interpret_labels(listing, list(numbers))
+    return replace(listing, groups=None if split_by is None else np.array(groups))
 
 
 def _table_entries(
-    source: Path, delimiter: str, label_column: str | None
-) -> Iterator[tuple[int, str, str]]:
-    """Yield (line, path, label) of each entry."""
+    source: Path, delimiter: str, label_column: str | None, split_by: str | None
+) -> Iterator[tuple[int, str, str, str]]:
+    """Yield (line, path, label, group) of each entry; without `split_by` the group is empty."""
     columns: tuple[int, int] | None = None
+    group_at = -1
     with source.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
         reader = csv.reader(file, delimiter=delimiter)
         try:
@@ -155,6 +166,7 @@ def _table_entries(
                     continue
                 if columns is None:
                     columns, is_header = _find_columns(source, row, label_column, reader.line_num)
+                    group_at = _find_group(source, row, split_by, is_header)
                     if is_header:
                         continue
                 path, label = (row[i].strip() if i < len(row) else "" for i in columns)
@@ -162,9 +174,24 @@ def _table_entries(
                     raise line_error(
                         source, reader.line_num, f"no {'label' if path else 'path'} in {row}"
                     )
-                yield reader.line_num, path, label
+                group = row[group_at].strip() if 0 <= group_at < len(row) else ""
+                if split_by is not None and not group:
+                    raise line_error(source, reader.line_num, f"no {split_by} in {row}")
+                yield reader.line_num, path, label, group
         except csv.Error as error:
             raise line_error(source, reader.line_num, str(error)) from error
+
+
+def _find_group(source: Path, row: Sequence[str], split_by: str | None, is_header: bool) -> int:
+    """Return the column called `split_by` in the header, -1 if none is wanted."""
+    if split_by is None:
+        return -1
+    if not is_header:
+        raise LongTailedError(f"'{source}' has no header, so no column '{split_by}' to split by.")
+    cells = [cell.strip() for cell in row]
+    if split_by not in cells:
+        raise unknown_name(f"split_by column of '{source}'", split_by, cells)
+    return cells.index(split_by)
 
 
 def _find_columns(

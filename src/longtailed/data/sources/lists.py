@@ -62,6 +62,7 @@ def load_list(
     root: str | Path | None = None,
     val_list: str | Path | None = None,
     test_list: str | Path | None = None,
+    split_by: str | None = None,
 ) -> ImageSet:
     """Return the images that a list names; the files are not looked at.
 
@@ -69,14 +70,14 @@ def load_list(
     column, or two columns without one. Labels are whole numbers from 0, or names in a table
     (classes are then the sorted names). Blank lines and lines that start with `#` are left out.
     Paths are relative to `root`, by default the folder of the list. Unless `class_names` says
-    which classes there are, the train list does.
+    which classes there are, the train list does. `split_by` is the column of the images' groups.
 
     Raises `LongTailedError` with the line's number for a line that does not parse or a class that
     train lacks, and if a class has no image in train and no `class_names` are given.
     """
     splits = list_splits(source, val_list, test_list)
     path = choose_split(f"'{source}'", splits, split)
-    listing = read_listing(path, label_column)
+    listing = read_listing(path, label_column, split_by)
     names = read_class_names(class_names)
     if names is None:
         train = splits.get("train", path)
@@ -87,7 +88,13 @@ def load_list(
         origin = "class_names"
     labels = _number_labels(listing, names, origin)
     folder = Path(root).expanduser() if root is not None else path.parent
-    return ImageSet(ImageFiles(folder, listing.paths), labels, names, name=f"{path.stem} ({split})")
+    return ImageSet(
+        images=ImageFiles(folder, listing.paths),
+        labels=labels,
+        class_names=names,
+        name=f"{path.stem} ({split})",
+        groups=listing.groups,
+    )
 
 
 def _number_labels(listing: Listing, names: tuple[str, ...], origin: str) -> IntArray:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
@@ -104,12 +105,14 @@ def load_parquet(
     label_column: str | None = None,
     class_names: ClassNames = None,
     on_bad_image: OnBadImage = "error",
+    split_by: str | None = None,
 ) -> ImageSet:
     """Return the images of a split: decoded if small and of one size, else as encoded bytes.
 
     The image column is `img` or `image`, binary or struct(bytes, path); the label column is
     `label`, `fine_label` or the one named. Class names come from `class_names`, from the
     `huggingface` metadata of the schema, or are the numbers up to the largest label of train.
+    `split_by` is the column of the images' groups.
 
     Raises `LongTailedError` if a file is damaged, a column is missing, a label is null, not a
     whole number or out of range (naming its row), or an image is bad.
@@ -132,11 +135,14 @@ def load_parquet(
     if not len(joined):
         raise LongTailedError(f"'{files[0]}' has no rows.")
     name = f"{source.stem} ({split})"
+    groups = None if split_by is None else _read_groups(files, split_by)
     decoded = _decode_small(files, image_column, len(joined))
     if decoded is None:
-        return ImageSet(_read_encoded(files, image_column), joined, names, name=name)
+        encoded = _read_encoded(files, image_column)
+        return ImageSet(encoded, joined, names, name=name, groups=groups)
     pixels, bad = decoded
-    return drop_bad_images(ImageSet(pixels, joined, names, name=name), bad, on_bad_image)
+    imageset = ImageSet(pixels, joined, names, name=name, groups=groups)
+    return drop_bad_images(imageset, bad, on_bad_image)
 
 
 @contextmanager
@@ -173,32 +179,47 @@ def _read_labels(path: Path, column: str) -> IntArray:
         values = pq.read_table(path, columns=[column]).column(0)
     if values.null_count:
         row = int(np.flatnonzero(values.is_null().to_numpy())[0])
-        raise _bad_label(path, row, "has no label (null)")
+        raise _bad_row(path, row, "has no label (null)")
     if pa.types.is_integer(values.type):
         return np.asarray(values.cast(pa.int64()).to_numpy())
     if not pa.types.is_floating(values.type):
         if not len(values):
             return np.empty(0, np.int64)
-        raise _bad_label(path, 0, f"has the label {values[0].as_py()!r}, not a whole number")
+        raise _bad_row(path, 0, f"has the label {values[0].as_py()!r}, not a whole number")
     numbers = values.to_numpy()
     broken = np.flatnonzero(~(numbers == np.rint(numbers)))
     if len(broken):
-        raise _bad_label(
+        raise _bad_row(
             path, int(broken[0]), f"has the label {numbers[broken[0]]}, not a whole number"
         )
     return np.asarray(numbers.astype(np.int64))
+
+
+def _read_groups(files: Sequence[Path], column: str) -> npt.NDArray[np.str_]:
+    """Return the values of the column that images are grouped by, as text."""
+    groups: list[str] = []
+    for path in files:
+        with _readable(path):
+            schema = pq.read_schema(path)
+            _choose_column("split_by", schema.names, (column,))
+            values = pq.read_table(path, columns=[column]).column(0)
+        if values.null_count:
+            row = int(np.flatnonzero(values.is_null().to_numpy())[0])
+            raise _bad_row(path, row, f"has no {column} (null)")
+        groups += [str(value) for value in values.to_pylist()]
+    return np.array(groups)
 
 
 def _check_range(labels: IntArray, names: Sequence[str], path: Path) -> None:
     outside = np.flatnonzero((labels < 0) | (labels >= len(names)))
     if len(outside):
         row = int(outside[0])
-        raise _bad_label(
+        raise _bad_row(
             path, row, f"has the label {labels[row]}, outside the {len(names)} classes from 0"
         )
 
 
-def _bad_label(path: Path, row: int, problem: str) -> LongTailedError:
+def _bad_row(path: Path, row: int, problem: str) -> LongTailedError:
     return LongTailedError(f"'{path}': row {row} (counted from 0) {problem}; correct the file.")
 
 
