@@ -98,7 +98,9 @@ def test_a_source_without_a_test_split_gives_a_fifth_of_each_class(tmp_path):
     counts = {"ant": 20, "bee": 10, "fly": 5, "wasp": 1}
     source = str(write_folder(tmp_path / "flat", flat=counts))
     sets, notes = load_splits(Data(source=source, holdout=0.25))
-    assert notes["eval_split"] == "part of train"
+    assert notes["eval_split"] == "held out from train by us"
+    assert notes["tested_on"] == "images held out from train by us (20 % of each class)"
+    assert notes["holdout"] == "25 % of each class, from train"
     assert sets["test"].class_counts == [4, 2, 1, 0]  # a class keeps its only image
     assert sets["holdout"].class_counts == [4, 2, 1, 0]  # a quarter of 16, 8, 4 and 1
     assert sets["train"].class_counts == [12, 6, 3, 1]

@@ -14,15 +14,19 @@ from longtailed.errors import LongTailedError
 from longtailed.options import (
     ClassNamesOption,
     DeviceOption,
+    Duplicates,
     Grouping,
     LabelColumnOption,
     OnBadImage,
     Profile,
     RootOption,
+    SplitByOption,
+    SplitByPatternOption,
     WeightsOption,
 )
 
 if TYPE_CHECKING:
+    from longtailed.data import ImageSet
     from longtailed.recipes import Recipe
 
 app = typer.Typer(
@@ -62,6 +66,8 @@ def train(
     root: RootOption = None,
     label_column: LabelColumnOption = None,
     class_names: ClassNamesOption = None,
+    split_by: SplitByOption = None,
+    split_by_pattern: SplitByPatternOption = None,
     on_bad_image: Annotated[str | None, typer.Option(help="error or skip.")] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="The run's directory.")] = None,
     device: DeviceOption = "auto",
@@ -88,6 +94,8 @@ def train(
         "root": root,
         "label_column": label_column,
         "class_names": class_names,
+        "split_by": split_by,
+        "split_by_pattern": split_by_pattern,
         "on_bad_image": on_bad_image,
     }
     assignments += [f"{key}={value!r}" for key, value in given.items() if value is not None]
@@ -173,36 +181,53 @@ def data(
     profile: Annotated[Profile, typer.Option(help="exp or step.")] = "exp",
     label_column: LabelColumnOption = None,
     class_names: ClassNamesOption = None,
+    split_by: SplitByOption = None,
+    split_by_pattern: SplitByPatternOption = None,
+    duplicates: Annotated[
+        Duplicates, typer.Option(help="exact, or near: also look-alikes, and across splits.")
+    ] = "exact",
     on_bad_image: Annotated[OnBadImage, typer.Option(help="error or skip.")] = "error",
     download: Annotated[bool, typer.Option("--download", help="Permit fetching CIFAR.")] = False,
     thumbnails: Annotated[Path | None, typer.Option(help="Write a picture of examples.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Describe a source: counts, imbalance, Gini, groups, duplicates, thumbnails."""
-    from longtailed.console import print_description
+    from longtailed.console import print_description, print_near_duplicates
     from longtailed.data import (
+        available_splits,
+        count_near_duplicates,
         describe_imageset,
         load_imageset,
         make_long_tailed,
         thumbnail_grid,
     )
 
-    imageset = load_imageset(
-        source,
-        split,
-        root=root,
-        label_column=label_column,
-        class_names=class_names,
-        on_bad_image=on_bad_image,
-        download=download,
-    )
+    def load(name: str, **groups: str | None) -> ImageSet:
+        return load_imageset(
+            source,
+            name,
+            root=root,
+            label_column=label_column,
+            class_names=class_names,
+            on_bad_image=on_bad_image,
+            download=download,
+            **groups,
+        )
+
+    imageset = load(split, split_by=split_by, split_by_pattern=split_by_pattern)
     if imbalance is not None:
         imageset = make_long_tailed(imageset, imbalance, profile=profile)
     description = describe_imageset(imageset)
+    if duplicates == "near":
+        names = dict.fromkeys([*available_splits(source), split])
+        sets = {name: imageset if name == split else load(name) for name in names}
+        description["near_duplicates"] = count_near_duplicates(sets)
     if as_json:
         typer.echo(json.dumps(description, indent=2, ensure_ascii=False))
     else:
         print_description(description, imageset.class_names)
+        if duplicates == "near":
+            print_near_duplicates(description["near_duplicates"])
     if thumbnails is not None:
         if thumbnails.suffix.lower() not in {".png", ".jpg", ".jpeg", ".webp"}:
             raise LongTailedError(f"{thumbnails} must end in .png, .jpg or .webp.")

@@ -41,6 +41,7 @@ def print_results(finished: Sequence[FinishedRun]) -> None:
             table.add_row(f"  {name}, {epoch}", *map(_percent, row))
     Console().print(table)
     _print_once(finished, lambda one: f"Percent on {_tested_on(one)}.")
+    _print_once(finished, _leak)
     print("bal. is the mean over classes, ECE calibration error.")
     _print_once(finished, lambda one: f"Epoch chosen on {one.results.get('chosen_on', UNKNOWN)}.")
     print("Groups: " + finished[0].results["evaluations"]["last"]["groups"]["rule"] + ".")
@@ -56,13 +57,23 @@ def _tested_on(run: FinishedRun) -> str:
     return str(run.results["evaluations"]["last"].get("tested_on", "the test images"))
 
 
+def _leak(run: FinishedRun) -> str:
+    found = run.results.get("near_duplicates")
+    if not found or not found["images"]:
+        return ""
+    return (
+        f"{found['images']} of these {found['of']} images look almost the same as a training "
+        "image: the figures are too good."
+    )
+
+
 def _print_once(finished: Sequence[FinishedRun], sentence: Callable[[FinishedRun], str]) -> None:
     """Print what is to be said of each run, with its name unless all runs share it."""
     texts = [sentence(one) for one in finished]
     if len(set(texts)) > 1:
         pairs = zip(finished, texts, strict=True)
-        texts = [f"{one.recipe.name}: {text}" for one, text in pairs]
-    for text in dict.fromkeys(texts):
+        texts = [text and f"{one.recipe.name}: {text}" for one, text in pairs]
+    for text in filter(None, dict.fromkeys(texts)):
         print(text)
 
 
@@ -130,10 +141,12 @@ def print_description(description: Mapping[str, Any], class_names: Sequence[str]
     """Print what `describe_imageset` found, and the largest and smallest classes."""
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     for key, value in description.items():
-        if key != "counts":
+        if key not in ("counts", "groups", "near_duplicates"):
             shown = f"{value:.4g}" if isinstance(value, float) else str(value)
             table.add_row(key.replace("_", " "), shown)
     Console().print(table)
+    if "groups" in description:
+        _print_groups(description["groups"])
     counts = description["counts"]
     order = sorted(range(len(counts)), key=lambda c: -counts[c])
     if len(order) > MOST_CLASSES:
@@ -144,6 +157,32 @@ def print_description(description: Mapping[str, Any], class_names: Sequence[str]
         bar = "█" * max(1, round(BAR_WIDTH * counts[c] / widest)) if counts[c] else ""
         table.add_row(escape(class_names[c]), f"{counts[c]:,}", bar)
     Console().print(table)
+
+
+def _print_groups(groups: Mapping[str, Any]) -> None:
+    names = groups["single_group_classes"]
+    print(
+        f"Groups: {groups['number']:,}, the largest of {groups['largest']:,} images; "
+        f"{groups['in_several_classes']:,} have images of several classes."
+    )
+    if names:
+        shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
+        print(f"Classes of one group alone, of which no image can be held out: {shown}.")
+
+
+def print_near_duplicates(found: Mapping[str, Any]) -> None:
+    """Print what `count_near_duplicates` found, with its examples."""
+    print(
+        f"Near-duplicates: {found['images']:,} images look almost the same as another one; "
+        f"{found['within_class']:,} as one of their class, {found['across_classes']:,} as one of "
+        "another class (one label may be wrong)."
+    )
+    for splits, images in found["across_splits"].items():
+        later, earlier = splits.split(" in ")
+        print(f"  {images:,} {later} images look almost the same as one in {earlier}.")
+    for pair in found["examples"]:
+        shown = [escape(f"{name} ({split}, {label})") for split, name, label in pair]
+        Console().print("  " + " ~ ".join(shown), highlight=False, soft_wrap=True)
 
 
 def print_names(notes: Mapping[str, str]) -> None:

@@ -15,7 +15,7 @@ from longtailed.data import (
     split_holdout,
     split_meta,
 )
-from longtailed.data.groups import describe_groups
+from longtailed.data.groups import describe_groups, single_group_classes
 from longtailed.data.sources.names import canonical_split
 from longtailed.errors import LongTailedError
 from longtailed.recipes.recipe import Data
@@ -108,10 +108,12 @@ def _hold_out(
     pairs = zip(whole.class_names, whole.class_counts, held.class_counts, strict=True)
     names = [name for name, images, given in pairs if images > 1 and given == 0]
     if names and loss is not None:
+        alone = set(names) <= set(single_group_classes(whole))
+        where = "in one group each" if alone else "in one group, or in groups tied to such a class"
         shown = ", ".join(map(repr, names[:3])) + (", ..." if len(names) > 3 else "")
         warnings.warn(
-            f"{len(names)} class(es) have all their images in one group, or in groups tied to such "
-            f"a class ({shown}): none of these images is held out, {loss}.",
+            f"{len(names)} class(es) have all their images {where}: {shown}. None of these images "
+            f"is held out, {loss}.",
             stacklevel=4,
         )
     return rest, held

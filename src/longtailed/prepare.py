@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from longtailed.data import (
     ImageSet,
     Splits,
     View,
+    count_near_duplicates,
     decode_resized,
     parse_view,
     view_preset,
@@ -22,7 +24,7 @@ from longtailed.data import (
 from longtailed.data.auto_augment import AutoAugment
 from longtailed.data.imageset import channel_statistics
 from longtailed.data.rand_augment import RandAugment
-from longtailed.loading import META_IMAGES, load_splits
+from longtailed.loading import FULL_SCAN, META_IMAGES, load_splits
 from longtailed.methods import method_class
 from longtailed.recipes import Recipe
 from longtailed.recipes.recipe import Data
@@ -133,6 +135,27 @@ def prepare(recipe: Recipe, device: torch.device) -> tuple[Splits, dict[str, Any
         channels_last=recipe.channels_last,
     )
     return splits, manifest(splits, originals, data) | notes
+
+
+def count_leaks(sets: Mapping[str, ImageSet]) -> dict[str, Any] | None:
+    """Return how many test images look almost the same as a training image, with examples.
+
+    None if that would take long: for more files than are all read before training.
+    """
+    train, test = sets["train"], sets["test"]
+    if not test.in_memory and len(train) + len(test) > FULL_SCAN:
+        return None
+    found = count_near_duplicates({"train": train, "test": test})
+    leaks = found["across_splits"]["test in train"]
+    if leaks:
+        warnings.warn(
+            f"{leaks} of {len(test)} test images look almost the same as a training image, so "
+            "figures on them are too good; if several images come from one thing (a patient, a "
+            "track), keep them together with --split-by COLUMN or --split-by-pattern REGEX.",
+            stacklevel=3,
+        )
+    pairs = [pair for pair in found["examples"] if pair[0][0] != pair[1][0]]
+    return {"images": leaks, "of": len(test), "examples": pairs}
 
 
 def _warn_unless_balanced(meta: ImageSet) -> None:

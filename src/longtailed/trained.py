@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -84,9 +85,8 @@ def evaluate(
     method.to(fabric.device)
     result = evaluate_split(method, splits, "test", fabric, groups=groups or recipe.groups)
     own = data is None and split is None
-    result.figures["split"] = split or "test"
-    result.figures["tested_on"] = own_test(manifest) if own else f"all of {imageset.name}"
-    return result
+    about = {"tested_on": own_test(manifest) if own else f"all of {imageset.name}"}
+    return replace(result, figures=about | result.figures | {"split": split or "test"})
 
 
 def own_test(manifest: dict[str, Any]) -> str:

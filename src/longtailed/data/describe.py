@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from longtailed.data.files import EncodedStore, map_threads
+from longtailed.data.groups import describe_groups
 from longtailed.data.imageset import ImageSet, IntArray
 from longtailed.errors import LongTailedError
 
@@ -27,7 +28,8 @@ def describe_imageset(imageset: ImageSet) -> dict[str, Any]:
     images; `largest_class`, `smallest_class` (names); `classes_below_20`, `classes_20_to_100`,
     `classes_above_100`; `smallest_image`, `largest_image` as [height, width] among
     `sampled_images` images, of which `unreadable_images` could not be read; `duplicates` (see
-    `count_duplicates`), None for more than 20,000 files; and `skipped` images.
+    `count_duplicates`), None for more than 20,000 files; `skipped` images; and, if the set has
+    groups, `groups` (see `describe_groups`).
 
     Raises `LongTailedError` if the set is empty.
     """
@@ -52,6 +54,7 @@ def describe_imageset(imageset: ImageSet) -> dict[str, Any]:
         **_describe_sizes(imageset),
         "duplicates": count_duplicates(imageset),
         "skipped": len(imageset.skipped),
+        **({} if imageset.groups is None else {"groups": describe_groups(imageset)}),
     }
 
 

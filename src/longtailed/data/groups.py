@@ -71,14 +71,16 @@ def draw_whole_groups(
     relative to it. A class that got none then gets its smallest group. No class gives more than
     half of its images, so a class whose images are all in one group gives none.
 
-    scikit-learn's `StratifiedGroupKFold` does not fit: it cuts equal folds, which cannot have k
-    images of each class, most folds lack a class of few groups, and some hold all of its images.
+    scikit-learn's `StratifiedGroupKFold` does not fit a long tail: it cuts equal folds, which cannot
+    have k images of each class; most folds lack some class of few groups, and one holds all images
+    of a class that is one group.
     """
     keys, member_of = np.unique(groups, return_inverse=True)
     held = np.zeros(len(keys), dtype=bool)
     contents = _contents(member_of, imageset)
-    lacking = np.array(wanted, dtype=np.float64)
-    scale, spare = np.maximum(lacking, 1), np.array(imageset.class_counts) // 2
+    start = np.array(wanted, dtype=np.float64)
+    lacking, scale = start.copy(), np.maximum(start, 1)
+    spare = np.array(imageset.class_counts) // 2
 
     def take(group: int) -> None:
         labels, counts = contents[group]
@@ -93,13 +95,10 @@ def draw_whole_groups(
         if (counts <= spare[labels]).all() and (change / scale[labels]).sum() < 0:
             take(group)
     by_size = sorted(order, key=lambda group: int(contents[group][1].sum()))
-    for label in np.flatnonzero(lacking == np.array(wanted)):
-        for group in by_size:
-            labels, counts = contents[group]
-            if lacking[label] < wanted[label]:
-                break  # an earlier class brought some
-            if label in labels and not held[group] and (counts <= spare[labels]).all():
-                take(group)
+    for group in by_size:
+        labels, counts = contents[group]
+        if (lacking[labels] == start[labels]).any() and (counts <= spare[labels]).all():
+            take(group)
     return held[member_of]
 
 

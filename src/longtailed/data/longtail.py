@@ -135,12 +135,12 @@ def split_meta(
         train, meta = split_holdout(imageset, per_class, seed)
     if 0 in meta.class_counts:
         missing = meta.class_counts.index(0)
-        tied = "" if keep or imageset.groups is None else " in groups that can be divided"
+        tied = "" if keep or imageset.groups is None else ", for its groups stay whole,"
         advice = "" if keep else ", leave the meta images in train (meta_source=shared)"
         raise LongTailedError(
             f"class {imageset.class_names[missing]!r} with {imageset.class_counts[missing]} "
-            f"image(s) has none to spare{tied} for the meta set, which needs every class; add images"
-            f"{advice} or choose a method without a meta set."
+            f"image(s) has none to spare{tied} for the meta set, which needs every class; "
+            f"add images{advice} or choose a method without a meta set."
         )
     return train, meta
 

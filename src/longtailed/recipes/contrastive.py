@@ -128,8 +128,8 @@ def cifar_ablation(dataset: Dataset, variant: str) -> Recipe:
     plain logit adjustment, since it corrects rare classes twice, and "ours-mixed-prior" won half
     of that back; on digits, where correcting twice helps, it gave 3 points away (see benchmarks/).
     No published figure exists for any of them, so 10 images of each class are held out to choose an
-    epoch; `holdout=0` trains on the images of the published row. Other parts are switched off by one override each:
-    `foreground=instance`, `tau=1`, `prototype_source=feature_rows_tiled`.
+    epoch; `holdout=0` trains on the images of the published row. Other parts are switched off by
+    one override each: `foreground=instance`, `tau=1`, `prototype_source=feature_rows_tiled`.
     """
     base = cifar_concutmix(dataset)
     stage = base.stages[0]

@@ -111,9 +111,10 @@ def inaturalist18(method: str) -> Recipe:
     """ResNet-50 on iNaturalist 2018 with cross-entropy, then a classifier on the frozen backbone.
 
     Published top-1 after 90 / 200 epochs (copies): LWS 65.9 / 69.5; tau-normalised after 200, many
-    / medium / few: 71.1 / 68.9 / 69.3; recalled: NCM 58.2 / 63.1, cRT 65.2 / 67.6; ResNet-152 LWS 69.1 / 72.1, cRT - / 71.2, tau - / 72.5.
-    The authors chose tau on the images of the figures; here it is chosen on a balanced resample of
-    the training images, for no held-out images remain where a class has two.
+    / medium / few: 71.1 / 68.9 / 69.3; recalled: NCM 58.2 / 63.1, cRT 65.2 / 67.6; ResNet-152 LWS
+    69.1 / 72.1, cRT - / 71.2, tau - / 72.5. The authors chose tau on the images of the figures;
+    here it is chosen on a balanced resample of the training images, for no held-out images remain
+    where a class has two.
     """
     epochs = 5 if method == "lws" else 30
     options: dict[str, Any] = {"select": "train"} if method == "tau-norm" else {}

@@ -78,7 +78,9 @@ def _cifar(
     views = {"sim": SMALL_MOCO_VIEW} if with_moco else {}
     return Recipe(
         name=f"{dataset}-lt{ratio}-{name}",
-        data=Data(source=dataset, imbalance=imbalance, holdout=0 if published else None, views=views),
+        data=Data(
+            source=dataset, imbalance=imbalance, holdout=0 if published else None, views=views
+        ),
         network=NetworkSpec(name="resnet32"),
         stages=stages,
         protocol="published" if published else "honest",

@@ -70,6 +70,7 @@ def _content(runs: Sequence[Styled]) -> dict[str, Any]:
         "tested_on": narrative.tested_on(runs),
         "tiles": [] if several else _tiles(runs[0]),
         "unlike": narrative.unlike(runs),
+        "leaks": narrative.leaks(runs),
         "metrics": tables.METRICS,
         "results": tables.result_blocks(runs),
         "rules": _group_rules(runs),

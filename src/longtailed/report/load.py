@@ -42,7 +42,8 @@ class RunRecord:
 
     `labels`, `predictions`, `confidences` [N] are those of the last epoch on the test images;
     `chosen_on` says what the epoch was chosen on, and an evaluation's `tested_on` which images its
-    figures are of; `train_seconds` covers all stages, and an evaluation's epoch counts from 0 in the last stage.
+    figures are of; `train_seconds` covers all stages, and an evaluation's epoch counts from 0 in
+    the last stage.
     """
 
     directory: Path

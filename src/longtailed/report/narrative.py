@@ -161,6 +161,7 @@ def protocol(runs: Sequence[Styled]) -> list[tuple[str, tuple[str, ...]]]:
         ("Held-out split", _held_out),
         ("Groups of images", _groups),
         ("Tested on", _tested),
+        ("Test images like a training image", _like_training),
         ("Method", _stages),
         ("Network", _network),
         ("Parameters", lambda run: f"{int(run.manifest['parameters']):,}"),
@@ -198,16 +199,36 @@ def tested_on(runs: Sequence[Styled]) -> str:
     return _join(_distinct(runs, lambda run: run.last.tested_on))
 
 
+def leaks(runs: Sequence[Styled]) -> list[str]:
+    """Return a sentence for each run some of whose test images look like training images."""
+    sentences = []
+    for styled in runs:
+        found = styled.run.manifest.get("near_duplicates")
+        if found and found["images"]:
+            subject = f"Of run {styled.key}, " if len(runs) > 1 else ""
+            names = " and ".join(name for _, name, _ in found["examples"][0])
+            sentences.append(
+                f"{subject}{found['images']:,} of the {found['of']:,} test images look almost the "
+                f"same as a training image, such as {names}."
+            )
+    return sentences
+
+
+def _like_training(run: RunRecord) -> str:
+    found = run.manifest.get("near_duplicates", "")
+    if found is None:
+        return "not counted: too many files"
+    return f"{found['images']:,} of {found['of']:,}" if found else "not counted: the source's split"
+
+
 def _groups(run: RunRecord) -> str:
     groups = run.manifest.get("groups")
     if groups is None:
         return "none given: images were divided one by one"
     alone = len(groups["single_group_classes"])
     tied = f"; {alone:,} class(es) have one group alone" if alone else ""
-    return (
-        f"{groups['number']:,} by {groups['by']}, the largest of {groups['largest']:,} images, kept "
-        f"whole{tied}"
-    )
+    largest = f"the largest of {groups['largest']:,} images"
+    return f"{groups['number']:,} by {groups['by']}, {largest}, kept whole{tied}"
 
 
 def _images(run: RunRecord, split: str, origin: str) -> str:
