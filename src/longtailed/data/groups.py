@@ -71,9 +71,9 @@ def draw_whole_groups(
     relative to it. A class that got none then gets its smallest group. No class gives more than
     half of its images, so a class whose images are all in one group gives none.
 
-    scikit-learn's `StratifiedGroupKFold` does not fit a long tail: it cuts equal folds, which cannot
-    have k images of each class; most folds lack some class of few groups, and one holds all images
-    of a class that is one group.
+    scikit-learn's `StratifiedGroupKFold` does not fit a long tail: it cuts equal folds, which
+    cannot have k images of each class; most folds lack some class of few groups, and one holds all
+    images of a class that is one group.
     """
     keys, member_of = np.unique(groups, return_inverse=True)
     held = np.zeros(len(keys), dtype=bool)
