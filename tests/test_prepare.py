@@ -542,20 +542,20 @@ def test_test_images_that_look_like_training_images_are_counted(tmp_path, storag
         for i in range(5):
             (root / name / f"{i:03d}.png").write_bytes(copy)
     data = Data(source=str(root), storage=storage, workers=0, image_size=16)
-    splits, manifest = prepare(Recipe(data=data), CPU)
-    assert manifest["eval_split"] == "held out from train by us"
-    tested = splits.sets["test"]
     first = {str(root / n / f"{i:03d}.png") for n in ("ant", "bee") for i in range(5)}
     originals = load_splits(data)[0]["test"]
     copies = sum(originals.images.describe(int(row)) in first for row in originals.indices)
     with pytest.warns(UserWarning, match=f"{copies} of 6 test images look almost the same as a"):
-        found = module.count_leaks(splits.sets)
+        found = prepare(Recipe(data=data), CPU, leaks=True)[1]["near_duplicates"]
     assert copies
-    assert (found["images"], found["of"]) == (copies, len(tested))
-    assert all({one[0], other[0]} == {"train", "test"} for one, other in found["examples"])
+    assert (found["images"], found["of"]) == (copies, 6)
+    for pair in found["examples"]:
+        assert {split for split, _, _ in pair} == {"train", "test"}
+        assert {name for _, name, _ in pair} <= first
+    assert "near_duplicates" not in prepare(Recipe(data=data), CPU)[1]
 
 
 def test_too_many_files_are_not_read_twice_for_near_duplicates(flat, monkeypatch):
-    splits, _ = prepare(Recipe(data=Data(source=flat, storage="disk", workers=0)), CPU)
+    recipe = Recipe(data=Data(source=flat, storage="disk", workers=0))
     monkeypatch.setattr(module, "FULL_SCAN", 10)
-    assert module.count_leaks(splits.sets) is None
+    assert prepare(recipe, CPU, leaks=True)[1]["near_duplicates"] is None

@@ -24,7 +24,7 @@ from longtailed.data import (
 from longtailed.data.auto_augment import AutoAugment
 from longtailed.data.imageset import channel_statistics
 from longtailed.data.rand_augment import RandAugment
-from longtailed.loading import FULL_SCAN, META_IMAGES, load_splits
+from longtailed.loading import BY_US, FULL_SCAN, META_IMAGES, load_splits
 from longtailed.methods import method_class
 from longtailed.recipes import Recipe
 from longtailed.recipes.recipe import Data
@@ -113,8 +113,13 @@ def with_meta(recipe: Recipe) -> Data:
     return recipe.data
 
 
-def prepare(recipe: Recipe, device: torch.device) -> tuple[Splits, dict[str, Any]]:
-    """Return a recipe's splits, ready to be streamed to `device`, and their manifest."""
+def prepare(
+    recipe: Recipe, device: torch.device, leaks: bool = False
+) -> tuple[Splits, dict[str, Any]]:
+    """Return a recipe's splits, ready to be streamed to `device`, and their manifest.
+
+    With `leaks` test images that are like training images are counted, if the split is ours.
+    """
     data = with_meta(recipe)
     originals, notes = load_splits(data)
     if "meta" in originals:
@@ -124,6 +129,8 @@ def prepare(recipe: Recipe, device: torch.device) -> tuple[Splits, dict[str, Any
             originals["train"], data.similar, data.subset_seed
         )
     sets = store(originals, data)
+    if leaks and notes["eval_split"] == BY_US:
+        notes["near_duplicates"] = _count_leaks(sets, originals)
     mean, std = normalization(sets["train"], data)
     splits = Splits(
         sets=sets,
@@ -137,7 +144,9 @@ def prepare(recipe: Recipe, device: torch.device) -> tuple[Splits, dict[str, Any
     return splits, manifest(splits, originals, data) | notes
 
 
-def count_leaks(sets: Mapping[str, ImageSet]) -> dict[str, Any] | None:
+def _count_leaks(
+    sets: Mapping[str, ImageSet], originals: Mapping[str, ImageSet]
+) -> dict[str, Any] | None:
     """Return how many test images look almost the same as a training image, with examples.
 
     None if that would take long: for more files than are all read before training.
@@ -145,14 +154,14 @@ def count_leaks(sets: Mapping[str, ImageSet]) -> dict[str, Any] | None:
     train, test = sets["train"], sets["test"]
     if not test.in_memory and len(train) + len(test) > FULL_SCAN:
         return None
-    found = count_near_duplicates({"train": train, "test": test})
+    found = count_near_duplicates({"train": train, "test": test}, named_by=originals)
     leaks = found["across_splits"]["test in train"]
     if leaks:
         warnings.warn(
             f"{leaks} of {len(test)} test images look almost the same as a training image, so "
             "figures on them are too good; if several images come from one thing (a patient, a "
             "track), keep them together with --split-by COLUMN or --split-by-pattern REGEX.",
-            stacklevel=3,
+            stacklevel=4,
         )
     pairs = [pair for pair in found["examples"] if pair[0][0] != pair[1][0]]
     return {"images": leaks, "of": len(test), "examples": pairs}

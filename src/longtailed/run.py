@@ -26,10 +26,9 @@ from longtailed.evaluation import evaluate_split
 from longtailed.features import FeatureStore
 from longtailed.fit import fit
 from longtailed.job import FitResult, Job
-from longtailed.loading import BY_US
 from longtailed.methods import Method, method_class, never_begun
 from longtailed.nn import Network, build_network
-from longtailed.prepare import count_leaks, prepare
+from longtailed.prepare import prepare
 from longtailed.recipes import Recipe, compose, named_recipe, override
 from longtailed.report import write_report
 from longtailed.rundir import check_directory, claim_directory
@@ -119,7 +118,7 @@ def train(
         return finished
     idle = any(method_class(stage.method).idle_parameters for stage in chosen.stages)
     fabric = make_fabric(device, devices, chosen.precision, idle_parameters=idle)
-    splits, manifest = prepare(chosen, fabric.device)
+    splits, manifest = prepare(chosen, fabric.device, leaks=fabric.is_global_zero)
     network_ = initial_network(chosen, splits)
     manifest["init_from"] = start_from(chosen, network_)
     check_stages(chosen, network_, splits)
@@ -127,8 +126,6 @@ def train(
     manifest["network_input"] = next(splits.scan("test", batch_size=1)).images[0].shape[-1]
     manifest |= {"parameters": network_.num_parameters(), "network": chosen.network.name}
     if fabric.is_global_zero:
-        if manifest["eval_split"] == BY_US:
-            manifest["near_duplicates"] = count_leaks(splits.sets)
         claim_directory(directory, chosen, {**manifest, **environment(fabric)})
     fabric.barrier()
     runner = _Runner(chosen, directory, fabric, splits, manifest, progress, tensorboard)

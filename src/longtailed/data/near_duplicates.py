@@ -51,13 +51,17 @@ class _Signatures:
     positions: IntArray  # [N] in the set
 
 
-def count_near_duplicates(sets: Mapping[str, ImageSet]) -> dict[str, Any]:
+def count_near_duplicates(
+    sets: Mapping[str, ImageSet], named_by: Mapping[str, ImageSet] | None = None
+) -> dict[str, Any]:
     """Return how many images of some splits have a near-duplicate, a JSON-ready value.
 
     Keys: `images`, those with any; `within_class`, with one of the same split and class;
     `across_classes`, with one of another class in any split; `across_splits`, "B in A" -> images of
     split B with one in the earlier split A; `examples`, up to five pairs of [split, image, class],
-    across splits and classes first. Images that cannot be read are left out.
+    across splits and classes first. Images that cannot be read are left out. Images are named as
+    those at the same places of `named_by`, by default the sets themselves, which files that were
+    decoded have no names in.
 
     Time grows with the square of the images only by a factor of 1 / 500 (10^5: seconds, besides
     decoding); memory with their number, about 1 kB each.
@@ -91,7 +95,7 @@ def count_near_duplicates(sets: Mapping[str, ImageSet]) -> dict[str, Any]:
 
     def shown(image: int) -> list[str]:
         split, label = kind(image)
-        return [split, _describe(splits[owners[image]], int(positions[image])), label]
+        return [split, _describe((named_by or sets)[split], int(positions[image])), label]
 
     return {**counted, "examples": [[shown(one), shown(other)] for one, other in pairs]}
 

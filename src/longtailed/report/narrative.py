@@ -75,12 +75,12 @@ def _join(names: Sequence[str]) -> str:
 def summary(runs: Sequence[Styled]) -> list[str]:
     """Return the sentences under the headline: the data, then the result in plain words."""
     first = runs[0].run
-    train, test = first.manifest["splits"]["train"], first.manifest["splits"]["test"]
+    train = first.manifest["splits"]["train"]
     data = (
         f"Trained on {int(train['images']):,} images of {len(first.counts):,} classes, "
         f"the largest with {first.counts.max():,} images and the smallest with "
         f"{first.counts.min():,} (imbalance ratio {ratio(first)}); "
-        f"tested on {int(test['images']):,} images: {first.last.tested_on}."
+        f"tested on {_tested(first)}."
     )
     if len(_distinct(runs, _split("train"))) > 1:
         data = f"Run A: {data[0].lower()}{data[1:]} The training images of other runs differ."
@@ -191,12 +191,18 @@ def _held_out(run: RunRecord) -> str:
 
 
 def _tested(run: RunRecord) -> str:
-    return _images(run, "test", run.last.tested_on)
+    images = f"{int(run.manifest['splits']['test']['images']):,}"
+    where = _tested_on(run)
+    return f"{images} {where}" if where.startswith("images ") else f"{images} images of {where}"
+
+
+def _tested_on(run: RunRecord) -> str:
+    return run.last.tested_on.replace(" %", "\N{NO-BREAK SPACE}%")
 
 
 def tested_on(runs: Sequence[Styled]) -> str:
     """Return what the figures are on, the same for all runs or each in turn."""
-    return _join(_distinct(runs, lambda run: run.last.tested_on))
+    return _join(_distinct(runs, _tested_on))
 
 
 def leaks(runs: Sequence[Styled]) -> list[str]:
