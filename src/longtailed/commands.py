@@ -62,7 +62,7 @@ def train(
         str | None, typer.Option(help="Several seeds, e.g. 0-4: mean and standard deviation.")
     ] = None,
     jobs: Annotated[int, typer.Option(help="Seeds trained at the same time.", min=1)] = 1,
-    precision: Annotated[str | None, typer.Option(help="32 or bf16.")] = None,
+    precision: Annotated[str | None, typer.Option(help="32, bf16 or auto.")] = None,
     root: RootOption = None,
     label_column: LabelColumnOption = None,
     class_names: ClassNamesOption = None,

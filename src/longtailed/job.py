@@ -27,8 +27,9 @@ from longtailed.schedules import Schedule
 class FitOptions(BaseModel):
     """How long and how a method is trained.
 
-    `batch_size` counts images over all processes. `accumulate` steps share one update;
-    `clip` limits the gradient's norm. Evaluation on the held-out split comes every
+    `batch_size` counts images over all processes; with `drop_last` the images of an epoch that do
+    not fill a batch are left out, else they make a smaller one. `accumulate` steps share one
+    update; `clip` limits the gradient's norm. Evaluation on the held-out split comes every
     `evaluate_every` epochs, the checkpoint every `checkpoint_every` epochs (None: after the
     first, and then at the first end of an epoch after ten seconds), and both after the last one.
     """
@@ -37,6 +38,7 @@ class FitOptions(BaseModel):
 
     epochs: int = Field(default=200, ge=0)
     batch_size: int = Field(default=128, ge=2)
+    drop_last: bool = True
     accumulate: int = Field(default=1, ge=1)
     clip: float | None = Field(default=None, gt=0)
     optimizer: Optimizer = Optimizer()

@@ -132,10 +132,17 @@ def test_logits_stay_in_full_precision():
     assert torch.equal(logits, moco_logits(query, key, queue, 0.2))
 
 
-def test_a_queue_that_batches_do_not_fill_is_refused(small_network, splits, fabric):
+def test_a_queue_that_batches_do_not_fill_is_refused(small_network):
     method = build_method("moco", small_network(), COUNTS, queue_size=50)
     with pytest.raises(LongTailedError, match=r"queue of 50 keys.*batches of 12.*multiple of 12"):
-        fit(method, Job(fabric, splits, FitOptions(epochs=1, batch_size=12), show_progress=False))
+        method.check({"train": COUNTS}, 12)
+
+
+def test_a_partial_batch_goes_round_the_end_of_the_queue(small_network, splits, fabric):
+    method = build_method("moco", small_network(), COUNTS, queue_size=24)
+    options = FitOptions(epochs=1, batch_size=12, drop_last=False)  # 12, 12, 12 and 9 images
+    fit(method, Job(fabric, splits, options, show_progress=False))
+    assert method.pointer.item() == sum(COUNTS) % 24
 
 
 def test_keys_come_in_the_order_of_their_images(small_network, splits):
