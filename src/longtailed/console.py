@@ -58,7 +58,9 @@ def _tested_on(run: FinishedRun) -> str:
 
 
 def _leak(run: FinishedRun) -> str:
-    found = run.results.get("near_duplicates")
+    found = run.results.get("near_duplicates", {})
+    if found is None:
+        return "They are too many files to count those that look like a training image."
     if not found or not found["images"]:
         return ""
     return (

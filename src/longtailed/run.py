@@ -270,9 +270,9 @@ class _Runner:
             "evaluations": evaluations,
             "epochs": epochs,
             "chosen_on": self._chosen_on(result),
-            "near_duplicates": self.manifest.get("near_duplicates"),
             "train_seconds": seconds,
             "metrics": figures,
+            **{key: self.manifest[key] for key in ("near_duplicates",) if key in self.manifest},
         }
 
     def _chosen_on(self, result: FitResult) -> str:

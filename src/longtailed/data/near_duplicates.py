@@ -4,16 +4,16 @@ An image is reduced to 32 x 32 pixels. Its hash has the signs of the 8 x 8 lowes
 the cosine transform of its luminance about their median (the "pHash" of the ImageHash library).
 Candidates differ in at most 6 of 64 bits; they are near-duplicates if, at 16 x 16 pixels and apart
 from a constant of at most 64 levels, they differ by at most 12 of 255 levels and 0.4 of their
-contrast on average. That
-finds copies that were compressed, resized or brightened (all but a few of 200 photographs); turned,
-mirrored or cropped ones and other frames of a film it mostly does not. Each of the 95 pairs that it
-finds between the test and training images of CIFAR-10 is right by eye.
+contrast on average. That finds copies that were compressed, resized or brightened (all but a few
+of 200 photographs); turned, mirrored or cropped ones and other frames of a film it mostly does not.
+Each of the 95 pairs that it finds between the test and training images of CIFAR-10 is right by eye.
 """
 
 from __future__ import annotations
 
+import heapq
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,41 +63,50 @@ def count_near_duplicates(
     those at the same places of `named_by`, by default the sets themselves, which files that were
     decoded have no names in.
 
-    Time grows with the square of the images only by a factor of 1 / 500 (10^5: seconds, besides
-    decoding); memory with their number, about 1 kB each.
+    Memory is about 1 kB an image. One image in 512 is compared with each, so that 10^5 images take
+    seconds besides their decoding.
     """
-    signatures = [_signatures(imageset) for imageset in sets.values()]
+    signatures = {split: _signatures(imageset) for split, imageset in sets.items()}
+    places = [(split, spot) for split, one in signatures.items() for spot in one.positions.tolist()]
+    members, near = _nodes(list(signatures.values()))
+
+    def kind(image: int) -> Kind:
+        split, position = places[image]
+        return split, sets[split].class_names[sets[split].labels[position]]
+
+    def shown(image: int) -> list[str]:
+        split, position = places[image]
+        return [split, _describe((named_by or sets)[split], position), kind(image)[1]]
+
+    kinds = {node: Counter(map(kind, images)) for node, images in members.items()}
+    pairs = _example_pairs(members, near, kind)
+    return {
+        **_count(kinds, near, list(sets)),
+        "examples": [[shown(one), shown(other)] for one, other in pairs],
+    }
+
+
+def _nodes(
+    signatures: Sequence[_Signatures],
+) -> tuple[dict[int, list[int]], dict[int, set[int]]]:
+    """Return the images of each node that has near-duplicates, and the nodes near each.
+
+    Equal images are one node, so that a thousand black ones do not make half a million pairs.
+    """
     bits = np.concatenate([one.bits for one in signatures])
     thumbnails = np.concatenate([one.thumbnails for one in signatures])
-    owners = np.repeat(np.arange(len(sets)), [len(one.positions) for one in signatures])
-    positions = np.concatenate([one.positions for one in signatures])
     whole = np.concatenate((np.packbits(bits, axis=1), thumbnails), axis=1)
-    # Equal images are one node, so that a thousand black ones do not make half a million pairs.
     keys = np.ascontiguousarray(whole).view(np.dtype((np.void, whole.shape[1]))).ravel()
     _, first, node_of = np.unique(keys, return_index=True, return_inverse=True)
     near: dict[int, set[int]] = defaultdict(set)
     for left, right in _near_pairs(bits[first], thumbnails[first]):
         near[left].add(right)
         near[right].add(left)
-    names, splits = list(sets), list(sets.values())
-
-    def kind(image: int) -> Kind:
-        imageset = splits[owners[image]]
-        return names[owners[image]], imageset.class_names[imageset.labels[positions[image]]]
-
     members: dict[int, list[int]] = defaultdict(list)
     crowded = np.bincount(node_of) > 1
     for image in np.flatnonzero(crowded[node_of] | np.isin(node_of, list(near))):
         members[int(node_of[image])].append(int(image))
-    kinds = {node: Counter(map(kind, images)) for node, images in members.items()}
-    counted = _count(kinds, near, names)
-    pairs = _example_pairs(members, near, kind)
-
-    def shown(image: int) -> list[str]:
-        split, label = kind(image)
-        return [split, _describe((named_by or sets)[split], int(positions[image])), label]
-
-    return {**counted, "examples": [[shown(one), shown(other)] for one, other in pairs]}
+    return members, near
 
 
 def _count(
@@ -123,18 +132,21 @@ def _count(
 
 
 def _example_pairs(
-    members: Mapping[int, list[int]], near: Mapping[int, set[int]], kind: Any
+    members: Mapping[int, list[int]], near: Mapping[int, set[int]], kind: Callable[[int], Kind]
 ) -> list[tuple[int, int]]:
     """Return a few pairs of images, those of different splits, then of different classes first."""
-    pairs = [(images[0], one) for images in members.values() for one in images[1:]]
-    for node, others in near.items():
-        pairs += [(members[node][0], members[other][0]) for other in others if other > node]
+
+    def pairs() -> Iterator[tuple[int, int]]:
+        for images in members.values():
+            yield from ((images[0], one) for one in images[1:])
+        for node, others in near.items():
+            yield from ((members[node][0], members[other][0]) for other in others if other > node)
 
     def order(pair: tuple[int, int]) -> tuple[bool, bool]:
         (split, label), (other_split, other_label) = map(kind, pair)
         return split == other_split, label == other_label
 
-    return sorted(pairs, key=order)[:_EXAMPLES]
+    return heapq.nsmallest(_EXAMPLES, pairs(), key=order)
 
 
 def _describe(imageset: ImageSet, position: int) -> str:
