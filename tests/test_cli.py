@@ -211,6 +211,39 @@ def test_data_counts_near_duplicates_within_and_across_splits(run, photos, tmp_p
     assert "'exact', 'near'" in errors
 
 
+def test_how_a_table_was_read_is_printed_and_recorded(run, photos, tmp_path):
+    rows = [
+        f"photos/{path.parent.name}/{path.stem},{path.parent.name},{'train' if i % 4 else 'test'}"
+        for i, path in enumerate(sorted(photos.rglob("*.png")))
+    ]
+    (tmp_path / "table.csv").write_text("\n".join(["scan,genus,split", *rows]) + "\n")
+    columns = ["--image-column", "scan", "--label-column", "genus"]
+    code, _, errors = run("data", "table.csv", *columns)
+    assert code == 0
+    assert "table.csv: images are in column 'scan', labels in 'genus'\n" in errors
+    arguments = [
+        "--data",
+        "table.csv",
+        *columns,
+        "--network",
+        "resnet8",
+        "image_size=32",
+        "-o",
+        "r",
+    ]
+    code, _, errors = run("train", *arguments, *QUICK, "epochs=1", "holdout=0")
+    assert code == 0, errors
+    note = "table.csv: splits are those of column 'split'"
+    assert errors.splitlines().count(note) == 1
+    manifest = json.loads((tmp_path / "r" / "manifest.json").read_text())
+    assert note in manifest["read_as"]
+    assert manifest["eval_split"] == "test"
+    assert [sum(manifest["splits"][name]["counts"]) for name in ("train", "test")] == [36, 12]
+    code, printed, _ = run("evaluate", "r", "--data", "table.csv", *columns)
+    assert code == 0
+    assert 0 <= json.loads(printed)["top1"] <= 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

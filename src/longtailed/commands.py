@@ -16,6 +16,7 @@ from longtailed.options import (
     DeviceOption,
     Duplicates,
     Grouping,
+    ImageColumnOption,
     LabelColumnOption,
     OnBadImage,
     Profile,
@@ -65,6 +66,7 @@ def train(
     precision: Annotated[str | None, typer.Option(help="32, bf16 or auto.")] = None,
     root: RootOption = None,
     label_column: LabelColumnOption = None,
+    image_column: ImageColumnOption = None,
     class_names: ClassNamesOption = None,
     split_by: SplitByOption = None,
     split_by_pattern: SplitByPatternOption = None,
@@ -93,6 +95,7 @@ def train(
         "precision": precision,
         "root": root,
         "label_column": label_column,
+        "image_column": image_column,
         "class_names": class_names,
         "split_by": split_by,
         "split_by_pattern": split_by_pattern,
@@ -180,6 +183,7 @@ def data(
     ] = None,
     profile: Annotated[Profile, typer.Option(help="exp or step.")] = "exp",
     label_column: LabelColumnOption = None,
+    image_column: ImageColumnOption = None,
     class_names: ClassNamesOption = None,
     split_by: SplitByOption = None,
     split_by_pattern: SplitByPatternOption = None,
@@ -208,6 +212,7 @@ def data(
             name,
             root=root,
             label_column=label_column,
+            image_column=image_column,
             class_names=class_names,
             on_bad_image=on_bad_image,
             download=download,
@@ -219,7 +224,8 @@ def data(
         imageset = make_long_tailed(imageset, imbalance, profile=profile)
     description = describe_imageset(imageset)
     if duplicates == "near":
-        names = dict.fromkeys([*available_splits(source), split])
+        columns = {"label_column": label_column, "image_column": image_column}
+        names = dict.fromkeys([*available_splits(source, **columns), split])
         sets = {name: imageset if name == split else load(name) for name in names}
         description["near_duplicates"] = count_near_duplicates(sets)
     if as_json:
@@ -243,6 +249,7 @@ def evaluate(
     weights: WeightsOption = "last",
     root: RootOption = None,
     label_column: LabelColumnOption = None,
+    image_column: ImageColumnOption = None,
     class_names: ClassNamesOption = None,
     groups: Annotated[
         Grouping | None, typer.Option(help="counts, terciles or auto (the recipe's).")
@@ -262,6 +269,7 @@ def evaluate(
         groups=groups,
         root=root,
         label_column=label_column,
+        image_column=image_column,
         class_names=class_names,
     )
     figures = dict(result.figures)

@@ -27,6 +27,7 @@ HOLDOUT_IMAGES = 10  # of each class, where the source is subsampled and has ple
 HOLDOUT_SHARE = 0.1  # of each class, where it is used as it is
 META_IMAGES = 10  # of each class, where a method needs a balanced meta set
 META_SOURCES = {"train": "from train", "shared": "shared with train", "val": "from the val split"}
+_COLUMNS = ("label_column", "image_column")
 FULL_SCAN = 20_000  # images that are all decoded once before training, to find damaged ones
 
 
@@ -49,6 +50,7 @@ def load_splits(data: Data) -> tuple[dict[str, ImageSet], dict[str, Any]]:
         "eval_split": evaluated or BY_US,
         "tested_on": _tested_on(evaluated, train),
         "skipped": [name for imageset in loaded.values() for name in imageset.skipped],
+        "read_as": list(dict.fromkeys(note for s in loaded.values() for note in s.notes)),
         **_group_notes(data, train),
     }
     if evaluated is not None:
@@ -145,7 +147,7 @@ def _set_meta_aside(
 
 def _load_all(data: Data, want_holdout: bool) -> tuple[dict[str, ImageSet], str | None]:
     """Return the source's splits that a run needs, and which one its figures are on, if any."""
-    existing = available_splits(data.source, **_given(data, "val_list", "test_list"))
+    existing = available_splits(data.source, **_given(data, *_COLUMNS, "val_list", "test_list"))
     evaluated = data.eval_split or next((s for s in ("test", "val") if s in existing), None)
     evaluated = evaluated and (canonical_split(evaluated) or evaluated)
     if evaluated == "train":
@@ -168,7 +170,7 @@ def load_whole(
     """
     if source is not None:
         data = Data(source=source, on_bad_image=data.on_bad_image, **(options or {}))
-    existing = available_splits(data.source, **_given(data, "val_list", "test_list"))
+    existing = available_splits(data.source, **_given(data, *_COLUMNS, "val_list", "test_list"))
     return _load(data, split or next((s for s in ("test", "val") if s in existing), "train"))
 
 
@@ -179,7 +181,7 @@ def _given(data: Data, *names: str) -> dict[str, Any]:
 
 
 def _load(data: Data, split: str) -> ImageSet:
-    options = _given(data, "root", "label_column", "class_names", "val_list", "test_list")
+    options = _given(data, *_COLUMNS, "root", "class_names", "val_list", "test_list")
     if split == "train" or (split == "val" and data.meta_source == "val"):  # these are divided
         options |= _given(data, "split_by", "split_by_pattern")
     imageset = load_imageset(

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from longtailed.data.decoding import decode_rgb
-from longtailed.data.files import EncodedColumn, ImageFiles, PathTable, map_threads, scan_images
+from longtailed.data.files import EncodedColumn, ImageFiles, map_threads, scan_images
 from longtailed.data.imageset import EncodedImages, ImageSet
 from longtailed.errors import LongTailedError
 
@@ -110,13 +110,6 @@ def test_pil_decodes_without_the_torchvision_operator(monkeypatch):
     assert torch.equal(decode(data), as_tensor(palette))
     values = np.array([[0, 256, 65535]], dtype=np.uint16)
     assert decode(encode(Image.fromarray(values), "PNG"))[0].tolist() == [[0, 1, 255]]
-
-
-def test_path_table_gives_back_its_paths():
-    paths = ["a b/ü.png", "", "c.jpg", "\udcff.png"]
-    table = PathTable.from_paths(paths)
-    assert [table[row] for row in range(len(table))] == paths
-    assert len(PathTable.from_paths([])) == 0
 
 
 def make_files(folder: Path) -> ImageSet:

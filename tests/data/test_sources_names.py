@@ -12,7 +12,7 @@ import torch
 from torchvision import datasets
 
 from longtailed.data.sources import SOURCES, available_splits, load_imageset
-from longtailed.data.sources.names import number_classes, read_class_names
+from longtailed.data.sources.names import read_class_names
 from longtailed.errors import LongTailedError
 
 
@@ -136,11 +136,3 @@ def test_class_names_come_as_list_text_or_file(tmp_path):
     ):
         with pytest.raises(LongTailedError, match=message):
             read_class_names(bad)
-
-
-def test_gaps_in_labels_are_empty_classes():
-    assert number_classes(np.array([2, 0, 1, 1]), "x") == ("0", "1", "2")
-    with pytest.raises(LongTailedError, match=r"x has 2 empty classes \(labels run up to 3.*1, 2"):
-        number_classes(np.array([0, 3]), "x")
-    with pytest.raises(LongTailedError, match=r"without 0, 1, 2, 3, 4, \.\.\."):
-        number_classes(np.array([10**12]), "x")

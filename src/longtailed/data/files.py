@@ -7,7 +7,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -108,34 +108,12 @@ class EncodedStore(ABC):
         return None
 
 
-@dataclass(frozen=True, eq=False)
-class PathTable:
-    """Many relative paths in one piece of memory: row r is `text[starts[r]:ends[r]]`."""
-
-    text: bytes
-    starts: IntArray
-    ends: IntArray
-
-    @classmethod
-    def from_paths(cls, paths: Iterable[str]) -> PathTable:
-        """Return the table of `paths`."""
-        pieces = [os.fsencode(path) for path in paths]
-        ends = np.cumsum([len(piece) for piece in pieces], dtype=np.int64)
-        return cls(b"".join(pieces), np.concatenate(([0], ends))[:-1].astype(np.int64), ends)
-
-    def __len__(self) -> int:
-        return len(self.starts)
-
-    def __getitem__(self, row: int) -> str:
-        return os.fsdecode(self.text[self.starts[row] : self.ends[row]])
-
-
 class ImageFiles(EncodedStore):
     """Image files below a root folder; a file is opened when its image is decoded, not before."""
 
-    def __init__(self, root: str | Path, paths: Sequence[str] | PathTable) -> None:
+    def __init__(self, root: str | Path, paths: Sequence[str]) -> None:
         self.root = Path(root)
-        self.paths = paths if isinstance(paths, PathTable) else PathTable.from_paths(paths)
+        self.paths = paths
 
     def __len__(self) -> int:
         return len(self.paths)

@@ -54,6 +54,7 @@ class ImageSet:
     indices: IntArray = field(default_factory=lambda: np.empty(0, np.int64))
     name: str = "images"
     skipped: tuple[str, ...] = ()  # bad images that were left out, by name
+    notes: tuple[str, ...] = ()  # what was taken for what, in sentences
     groups: npt.NDArray[np.str_] | None = None
 
     def __post_init__(self) -> None:

@@ -29,7 +29,7 @@ class Data(BaseModel):
         root: where a source's files lie (image root of a list, folder of the CIFAR archives).
         val_list, test_list: the lists of other splits, where they are not found beside the source.
         download: allow the CIFAR archives to be downloaded to `root`.
-        label_column, class_names: see `longtailed.data.load_imageset`.
+        label_column, image_column, class_names: see `longtailed.data.load_imageset`.
         split_by, split_by_pattern: a column of the source, or a regular expression on its file
             names, that says which images of train come from one thing (a patient, a track). Groups
             stay whole in every split that is cut from train.
@@ -72,6 +72,7 @@ class Data(BaseModel):
     test_list: str | None = None
     download: bool = False
     label_column: str | None = None
+    image_column: str | None = None
     class_names: tuple[str, ...] | str | None = None
     split_by: str | None = None
     split_by_pattern: str | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,14 @@ from longtailed.data.files import OnBadImage, check_on_bad_image, scan_images
 from longtailed.data.groups import group_by_name
 from longtailed.data.imageset import ImageSet
 from longtailed.data.sources.cifar import CIFAR_SPLITS, load_cifar
+from longtailed.data.sources.columns import ChosenColumns
 from longtailed.data.sources.digits import DIGITS_SPLITS, load_digits
 from longtailed.data.sources.folder import folder_splits, load_folder
-from longtailed.data.sources.listing import is_list_file
 from longtailed.data.sources.lists import list_splits, load_list
 from longtailed.data.sources.names import order_splits
-from longtailed.data.sources.parquet import load_parquet, parquet_splits
+from longtailed.data.sources.parquet import load_parquet, parquet_rows
+from longtailed.data.sources.shards import holds_parquet
+from longtailed.data.sources.table_layout import is_list_file
 from longtailed.errors import LongTailedError, unknown_name
 
 __all__ = ["SOURCES", "available_splits", "load_imageset"]
@@ -29,14 +32,22 @@ _PATH_FORMS = (
     "a path to a folder with class directories, to parquet files, or to a .txt, .lst, .csv or "
     ".tsv list"
 )
-_MOST_PARQUET_FOLDERS = 16
+_log = logging.getLogger(__name__)
 _OPTIONS: dict[str, tuple[str, ...]] = {
     "digits": (),
     "cifar10": ("root", "download"),
     "cifar100": ("root", "download"),
-    "parquet": ("label_column", "class_names", "split_by"),
+    "parquet": ("label_column", "image_column", "class_names", "root", "split_by"),
     "folder": ("class_names",),
-    "list": ("label_column", "class_names", "root", "val_list", "test_list", "split_by"),
+    "list": (
+        "label_column",
+        "image_column",
+        "class_names",
+        "root",
+        "val_list",
+        "test_list",
+        "split_by",
+    ),
 }
 
 
@@ -45,6 +56,7 @@ def load_imageset(
     split: str = "train",
     *,
     label_column: str | None = None,
+    image_column: str | None = None,
     class_names: Sequence[str] | Path | str | None = None,
     root: str | Path | None = None,
     on_bad_image: OnBadImage = "error",
@@ -57,13 +69,17 @@ def load_imageset(
     """Return the images, labels and class names of one split of a source.
 
     `source` is a name in `SOURCES` or a path: a folder with parquet files or a `.parquet` file
-    (`label_column` names its label column), a folder with one directory for each class, directly
-    or below `train`, `val` and `test`, or a list of files (`.txt`, `.lst`, `.csv`, `.tsv`).
-    `class_names` is a list, comma-separated text or a file with one name a line. `root` is where
-    the CIFAR archives are, or what the paths of a list are relative to. The lists of other splits
-    are those beside the list, or `val_list` and `test_list`. `download` permits fetching CIFAR.
-    `split_by`, a column of a table or of parquet files, or `split_by_pattern`, a regular expression
-    on the file names (see `group_by_name`), say which images belong together.
+    a folder with one directory for each class, directly or below `train`, `val` and `test`, or a
+    list of files (`.txt`, `.lst`, `.csv`, `.tsv`). `label_column` and `image_column` name the
+    columns of a table that has others than the usual ones.
+    `class_names` is a list, comma-separated text or a file with one name a line; labels that are
+    numbers are places in it. `root` is where the CIFAR archives are, or what the paths of a list
+    are relative to. The lists of other splits are those beside the list, or `val_list` and
+    `test_list`. `download` permits fetching CIFAR. `split_by`, a column of a table or of parquet
+    files, or `split_by_pattern`, a regular expression on the file names (see `group_by_name`), say
+    which images belong together.
+
+    What was taken for what, and what was left out, stands in `notes` of the set and is logged.
 
     Small images of one size are decoded at once, other images when asked for. With
     `on_bad_image="error"` a bad file is an error when it is decoded (`scan_images` finds it
@@ -77,6 +93,7 @@ def load_imageset(
     options = _check_options(
         kind,
         label_column=label_column,
+        image_column=image_column,
         class_names=class_names,
         root=root,
         val_list=val_list,
@@ -89,6 +106,8 @@ def load_imageset(
     imageset = _open(kind, path, split, on_bad_image, options)
     if split_by_pattern is not None:
         imageset = group_by_name(imageset, split_by_pattern)
+    for note in imageset.notes:
+        _log.info("%s", note)
     return scan_images(imageset, "skip") if on_bad_image == "skip" else imageset
 
 
@@ -120,10 +139,14 @@ def _open(
 def available_splits(
     source: str | Path,
     *,
+    label_column: str | None = None,
+    image_column: str | None = None,
     val_list: str | Path | None = None,
     test_list: str | Path | None = None,
 ) -> tuple[str, ...]:
     """Return the splits of a source, of 'train', 'val' and 'test', in this order.
+
+    The options are those of `load_imageset`.
 
     Raises `LongTailedError` for an unknown source.
     """
@@ -133,10 +156,11 @@ def available_splits(
     if kind in ("cifar10", "cifar100"):
         return CIFAR_SPLITS
     if kind == "parquet":
-        return order_splits(parquet_splits(path))
+        return order_splits(parquet_rows(path, label_column)[0])
     if kind == "folder":
         return order_splits(folder_splits(path))
-    return order_splits(list_splits(path, val_list, test_list))
+    chosen = ChosenColumns(image_column, label_column)
+    return order_splits(list_splits(path, val_list, test_list, chosen)[0])
 
 
 def _resolve(source: str | Path) -> tuple[str, Path]:
@@ -158,12 +182,9 @@ def _resolve(source: str | Path) -> tuple[str, Path]:
 
 
 def _resolve_folder(path: Path) -> str:
-    below = [entry for entry in path.iterdir() if entry.is_dir() and entry.name[0] != "."]
-    # Parquet files lie in few folders; listing each of a thousand class directories is slow.
-    folders = [path, *below] if len(below) <= _MOST_PARQUET_FOLDERS else [path]
-    if any(any(folder.glob("*.parquet")) for folder in folders):
+    if holds_parquet(path):
         return "parquet"
-    if below:
+    if any(entry.is_dir() and entry.name[0] != "." for entry in path.iterdir()):
         return "folder"
     raise LongTailedError(
         f"the folder '{path}' has neither class directories nor parquet files; give {_PATH_FORMS}."

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from longtailed.data.files import IMAGE_SUFFIXES, ImageFiles, PathTable
+from longtailed.data.files import IMAGE_SUFFIXES, ImageFiles
 from longtailed.data.imageset import ImageSet
 from longtailed.data.sources.names import (
     ClassNames,
@@ -68,7 +68,7 @@ def load_folder(source: Path, split: str, class_names: ClassNames = None) -> Ima
         )
     order, names = _name_classes(classes, read_class_names(class_names), folder)
     paths, labels = _list_images(directories, order)
-    images = ImageFiles(folder, PathTable.from_paths(paths))
+    images = ImageFiles(folder, paths)
     return ImageSet(images, np.asarray(labels), names, name=f"{source.name} ({split})")
 
 

@@ -8,9 +8,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-import numpy as np
-
-from longtailed.data.imageset import IntArray
 from longtailed.errors import LongTailedError
 
 ClassNames = Sequence[str] | Path | str | None
@@ -80,25 +77,3 @@ def _names_from_text(text: str | Path) -> tuple[str, ...]:
         )
     lines = path.read_text(encoding="utf-8-sig").splitlines()
     return tuple(line.strip() for line in lines if line.strip())
-
-
-def number_classes(labels: IntArray, source: str) -> tuple[str, ...]:
-    """Return the class names '0' to 'C-1' for labels that nothing names.
-
-    Raises `LongTailedError` if a label below the largest has no image: then it is unknown
-    whether the class exists, and the user must name the classes.
-    """
-    present = np.unique(labels)
-    num_classes = int(present[-1]) + 1
-    if num_classes != len(present):
-        # Missing labels are among the first few numbers: a stray huge label costs no memory.
-        numbers = np.arange(min(num_classes, len(present) + 5))
-        missing = np.setdiff1d(numbers, present)[:5]
-        shown = ", ".join(str(label) for label in missing)
-        count = num_classes - len(present)
-        raise LongTailedError(
-            f"{source} has {count} empty {'class' if count == 1 else 'classes'} (labels run up to "
-            f"{num_classes - 1}, without {shown}{', ...' if count > 5 else ''}); correct the "
-            "labels, or pass class_names to say that these classes exist."
-        )
-    return tuple(str(label) for label in range(num_classes))
