@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -32,12 +33,13 @@ PLACES = ("touch", "move", "copy")
 
 
 def write_photos(folder) -> None:
+    generator = np.random.default_rng(0)
     for number, (name, count) in enumerate([("ant", 20), ("bee", 10), ("wasp", 6)]):
         (folder / name).mkdir(parents=True)
         for i in range(count):
-            colour = [20 + 10 * (i % 5) + i] * 3
-            colour[number] = 200
-            Image.new("RGB", (40, 36), tuple(colour)).save(folder / name / f"{i:03d}.bmp")
+            pixels = generator.integers(0, 256, size=(36, 40, 3), dtype=np.uint8)
+            pixels[:, :, number] = 200
+            Image.fromarray(pixels).save(folder / name / f"{i:03d}.bmp")
 
 
 def interrupted_in_the_second_epoch(self, epoch):

@@ -73,6 +73,54 @@ def test_train_evaluate_predict_and_report(run, photos, tmp_path):
     assert "holds another recipe (stages.0.epochs is 3 there and 4 here)" in other[2]
 
 
+def test_figures_say_what_they_are_on_and_what_chose_the_epoch(run, photos, tmp_path):
+    home = tmp_path / "flat"
+    given = ["--data", photos, "--network", "resnet8", "image_size=32", "batch_size=8", "epochs=1"]
+    code, printed, errors = run("train", *given, "holdout=0", "--out", home)
+    assert code == 0
+    by_us = "images held out from train by us (20 % of each class)"
+    assert f"Percent on {by_us}." in printed
+    assert "Epoch chosen on nothing: no images were held out" in printed
+    assert "of these 9 images look almost the same as a training image" in printed
+    assert "9 of 9 test images look almost the same" in errors  # five shades of one colour
+    results = json.loads((home / "results.json").read_text())
+    assert results["evaluations"]["last"]["tested_on"] == by_us
+    assert results["chosen_on"].startswith("nothing: no images were held out")
+    assert json.loads(run("evaluate", home)[1])["tested_on"] == by_us
+    other = json.loads(run("evaluate", home, "--data", photos)[1])
+    assert other["tested_on"] == "all of photos (train)"
+    page = (home / "report.html").read_text()
+    assert f"Results on {by_us}, in %" in page.replace("\N{NO-BREAK SPACE}", " ")
+    assert "nothing: no images were held out" in page
+    assert "The figures are too good." in page
+    diagnosis = run("diagnose", home, "--out", tmp_path / "diagnosis")[1]
+    assert by_us in " ".join(diagnosis.split())
+    assert by_us in (tmp_path / "diagnosis" / "diagnosis.html").read_text()
+
+
+def test_groups_are_kept_whole_by_a_pattern_or_a_column(run, photos, tmp_path):
+    names = sorted(path.relative_to(photos) for path in photos.glob("*/*.png"))
+    rows = [f"{name},{name.parent},{name.parent}{int(name.stem) % 5}" for name in names]
+    (photos / "list.csv").write_text("\n".join(["path,label,shade", *rows]))
+    given = ["--network", "resnet8", "image_size=32", "batch_size=8", "epochs=1"]
+    for data, option, value in (
+        (photos / "list.csv", "--split-by", "shade"),
+        (photos, "--split-by-pattern", r"(\w+/\d\d)"),
+    ):
+        home = tmp_path / option
+        code, printed, _ = run("train", "--data", data, option, value, *given, "--out", home)
+        assert code == 0
+        assert "Percent on images held out from train by us (about 20 % of each class" in printed
+        manifest = json.loads((home / "manifest.json").read_text())
+        assert manifest["groups"]["by"] == value
+        number = sum(split["groups"] for split in manifest["splits"].values())
+        assert number == manifest["groups"]["number"]
+        assert f"by {value}, the largest" in (home / "report.html").read_text()
+    code, printed, errors = run("train", "--data", photos, "--split-by-pattern", "x", *given)
+    assert (code, printed) == (2, "")
+    assert errors.startswith("error: photos (train): split_by_pattern 'x' matches nothing")
+
+
 def test_demo_compares_two_methods(run, monkeypatch, tmp_path):
     from longtailed.recipes import RECIPES, demo, override
 
@@ -135,6 +183,24 @@ def test_data_refuses_what_train_refuses_and_says_what_it_took_for_what(run, pho
     code, _, errors = run("data", tmp_path / "one")
     assert code == 2
     assert "has only one class ('ant')" in errors
+
+
+def test_data_counts_near_duplicates_within_and_across_splits(run, photos, tmp_path):
+    for split in ("train", "test"):
+        (tmp_path / "divided" / split).mkdir(parents=True)
+        for name in ("ant", "bee", "wasp"):
+            (tmp_path / "divided" / split / name).symlink_to(photos / name)
+    code, printed, _ = run("data", tmp_path / "divided", "--duplicates", "near")
+    assert code == 0
+    assert "48 test images look almost the same as one in train." in " ".join(printed.split())
+    code, printed, _ = run("data", photos, "--duplicates", "near", "--json")
+    assert json.loads(printed)["near_duplicates"]["within_class"] == 48
+    assert "near_duplicates" not in json.loads(run("data", photos, "--json")[1])
+    code, printed, _ = run("data", photos, "--split-by-pattern", r"^\d\d")
+    assert "Groups: 3, the largest of" in printed
+    code, _, errors = run("data", photos, "--duplicates", "all")
+    assert code == 2
+    assert "'exact', 'near'" in errors
 
 
 def test_how_a_table_was_read_is_printed_and_recorded(run, photos, tmp_path):

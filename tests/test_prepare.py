@@ -19,7 +19,7 @@ from longtailed.data.image_record import fingerprint, images_of, record_images
 from longtailed.errors import LongTailedError
 from longtailed.loading import load_splits
 from longtailed.prepare import default_views, normalization, prepare, store
-from longtailed.recipes import Recipe
+from longtailed.recipes import Recipe, load_recipe
 from longtailed.recipes.recipe import Data
 
 CPU = torch.device("cpu")
@@ -97,7 +97,9 @@ def test_a_source_without_a_test_split_gives_a_fifth_of_each_class(tmp_path):
     counts = {"ant": 20, "bee": 10, "fly": 5, "wasp": 1}
     source = str(write_folder(tmp_path / "flat", flat=counts))
     sets, notes = load_splits(Data(source=source, holdout=0.25))
-    assert notes["eval_split"] == "part of train"
+    assert notes["eval_split"] == "held out from train by us"
+    assert notes["tested_on"] == "images held out from train by us (20 % of each class)"
+    assert notes["holdout"] == "25 % of each class, from train"
     assert sets["test"].class_counts == [4, 2, 1, 0]  # a class keeps its only image
     assert sets["holdout"].class_counts == [4, 2, 1, 0]  # a quarter of 16, 8, 4 and 1
     assert sets["train"].class_counts == [12, 6, 3, 1]
@@ -522,3 +524,82 @@ def test_similar_samples_change_nothing_but_train(mode, heads):
 def test_similar_samples_of_files_are_refused(flat):
     with pytest.raises(LongTailedError, match="similar samples are mixed of pixels in memory"):
         manifest_of(source=flat, similar={"fraction": 0.1})
+
+
+def group_names(imageset: ImageSet) -> set[str]:
+    return set(imageset.groups.tolist())
+
+
+def test_groups_stay_whole_in_every_part_that_is_cut_from_train(flat):
+    data = Data(source=flat, split_by_pattern=r"(\w+/\d\d[0-4]|\w+/\d\d)", meta_per_class=2)
+    sets, notes = load_splits(data)
+    assert notes["groups"] == {
+        "by": r"(\w+/\d\d[0-4]|\w+/\d\d)", "number": 36, "largest": 5, "in_several_classes": 0,
+        "single_group_classes": [],
+    }  # fmt: skip
+    assert "about 20 % of each class, whole groups" in notes["tested_on"]
+    assert notes["holdout"] == "about 10 % of each class in whole groups, from train"
+    assert notes["meta"] == "about 2 of each class in whole groups, from train"
+    parts = [group_names(imageset) for imageset in sets.values()]
+    assert sum(map(len, parts)) == len(set.union(*parts)) == 36
+    manifest = prepare(Recipe(data=data.model_copy(update={"workers": 0})), CPU)[1]
+    assert {name: noted["groups"] for name, noted in manifest["splits"].items()} == {
+        name: len(group_names(imageset)) for name, imageset in sets.items()
+    }
+
+
+def test_a_class_of_one_group_is_named_where_it_misses_a_part(tmp_path):
+    source = write_folder(tmp_path / "flat", flat={"ant": 20, "bee": 9})
+    for path in sorted((source / "bee").iterdir()):
+        path.rename(path.with_name(f"b_{path.name}"))
+    data = Data(source=str(source), split_by_pattern=r"b_|\d+")
+    with pytest.warns(UserWarning, match=r"one group each: 'bee'.*they stay untested") as caught:
+        sets, notes = load_splits(data)
+    assert len(caught) == 1  # not again for the held-out part
+    assert [sets[split].class_counts for split in ("train", "holdout", "test")] == [
+        [14, 9], [2, 0], [4, 0],
+    ]  # fmt: skip
+    assert notes["groups"]["single_group_classes"] == ["bee"]
+    tested = write_folder(tmp_path / "tested", test={"ant": 2, "bee": 2})
+    (tested / "train").symlink_to(source)
+    # The test images are not divided, so their names need not match.
+    for path in (tested / "test").glob("*/*"):
+        path.rename(path.with_name("x.png" if path.stem == "000" else "y.png"))
+    with pytest.warns(UserWarning, match="so none helps to choose the epoch"):
+        load_splits(data.model_copy(update={"source": str(tested)}))
+
+
+def test_two_kinds_of_groups_and_a_bad_pattern_are_refused():
+    for settings, message in (
+        ({"split_by": "a", "split_by_pattern": "b"}, "both name the groups"),
+        ({"split_by_pattern": "("}, "no regular expression"),
+    ):
+        with pytest.raises(LongTailedError, match=message):
+            load_recipe({"data": settings})
+
+
+@pytest.mark.parametrize("storage", ["memory", "disk"])
+def test_test_images_that_look_like_training_images_are_counted(tmp_path, storage):
+    root = write_folder(tmp_path, flat={"ant": 15, "bee": 15})
+    copy = png(1000, side=40)
+    for name in ("ant", "bee"):
+        for i in range(5):
+            (root / name / f"{i:03d}.png").write_bytes(copy)
+    data = Data(source=str(root), storage=storage, workers=0, image_size=16)
+    first = {str(root / n / f"{i:03d}.png") for n in ("ant", "bee") for i in range(5)}
+    originals = load_splits(data)[0]["test"]
+    copies = sum(originals.images.describe(int(row)) in first for row in originals.indices)
+    with pytest.warns(UserWarning, match=f"{copies} of 6 test images look almost the same as a"):
+        found = prepare(Recipe(data=data), CPU, leaks=True)[1]["near_duplicates"]
+    assert copies
+    assert (found["images"], found["of"]) == (copies, 6)
+    for pair in found["examples"]:
+        assert {split for split, _, _ in pair} == {"train", "test"}
+        assert {name for _, name, _ in pair} <= first
+    assert "near_duplicates" not in prepare(Recipe(data=data), CPU)[1]
+
+
+def test_too_many_files_are_not_read_twice_for_near_duplicates(flat, monkeypatch):
+    recipe = Recipe(data=Data(source=flat, storage="disk", workers=0))
+    monkeypatch.setattr(module, "FULL_SCAN", 10)
+    assert prepare(recipe, CPU, leaks=True)[1]["near_duplicates"] is None

@@ -13,18 +13,22 @@ from longtailed.errors import LongTailedError
 from longtailed.options import (
     ClassNamesOption,
     DeviceOption,
+    Duplicates,
     Grouping,
     ImageColumnOption,
     LabelColumnOption,
     OnBadImage,
     Profile,
     RootOption,
+    SplitByOption,
+    SplitByPatternOption,
     VerifyOption,
     WeightsOption,
 )
 from longtailed.strict_json import to_json
 
 if TYPE_CHECKING:
+    from longtailed.data import ImageSet
     from longtailed.recipes import Recipe
 
 app = typer.Typer(
@@ -65,6 +69,8 @@ def train(
     label_column: LabelColumnOption = None,
     image_column: ImageColumnOption = None,
     class_names: ClassNamesOption = None,
+    split_by: SplitByOption = None,
+    split_by_pattern: SplitByPatternOption = None,
     on_bad_image: Annotated[str | None, typer.Option(help="error or skip.")] = None,
     verify: VerifyOption = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="The run's directory.")] = None,
@@ -93,6 +99,8 @@ def train(
         "label_column": label_column,
         "image_column": image_column,
         "class_names": class_names,
+        "split_by": split_by,
+        "split_by_pattern": split_by_pattern,
         "on_bad_image": on_bad_image,
         "verify": verify,
     }
@@ -180,6 +188,11 @@ def data(
     label_column: LabelColumnOption = None,
     image_column: ImageColumnOption = None,
     class_names: ClassNamesOption = None,
+    split_by: SplitByOption = None,
+    split_by_pattern: SplitByPatternOption = None,
+    duplicates: Annotated[
+        Duplicates, typer.Option(help="exact, or near: also look-alikes, and across splits.")
+    ] = "exact",
     on_bad_image: Annotated[OnBadImage, typer.Option(help="error or skip.")] = "error",
     download: Annotated[bool, typer.Option("--download", help="Permit fetching CIFAR.")] = False,
     thumbnails: Annotated[Path | None, typer.Option(help="Write a picture of examples.")] = None,
@@ -190,8 +203,10 @@ def data(
 
     What could not be trained on is an error, after the description.
     """
-    from longtailed.console import print_description
+    from longtailed.console import print_description, print_near_duplicates
     from longtailed.data import (
+        available_splits,
+        count_near_duplicates,
         describe_imageset,
         load_imageset,
         make_long_tailed,
@@ -201,23 +216,34 @@ def data(
     from longtailed.data.sources.names import canonical_split
     from longtailed.loading import check_train_classes
 
-    imageset = load_imageset(
-        source,
-        split,
-        root=root,
-        label_column=label_column,
-        image_column=image_column,
-        class_names=class_names,
-        on_bad_image=on_bad_image,
-        download=download,
-    )
+    def load(name: str, **groups: str | None) -> ImageSet:
+        return load_imageset(
+            source,
+            name,
+            root=root,
+            label_column=label_column,
+            image_column=image_column,
+            class_names=class_names,
+            on_bad_image=on_bad_image,
+            download=download,
+            **groups,
+        )
+
+    imageset = load(split, split_by=split_by, split_by_pattern=split_by_pattern)
     if imbalance is not None:
         imageset = make_long_tailed(imageset, imbalance, profile=profile)
     description = describe_imageset(imageset, full=full)
+    if duplicates == "near":
+        columns = {"label_column": label_column, "image_column": image_column}
+        names = dict.fromkeys([*available_splits(source, **columns), split])
+        sets = {name: imageset if name == split else load(name) for name in names}
+        description["near_duplicates"] = count_near_duplicates(sets)
     if as_json:
         typer.echo(to_json(description, indent=2, ensure_ascii=False))
     else:
         print_description(description, imageset.class_names)
+        if duplicates == "near":
+            print_near_duplicates(description["near_duplicates"])
     if thumbnails is not None:
         if thumbnails.suffix.lower() not in {".png", ".jpg", ".jpeg", ".webp"}:
             raise LongTailedError(f"{thumbnails} must end in .png, .jpg or .webp.")

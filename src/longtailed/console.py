@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TextIO
 
 from rich import box
@@ -18,6 +18,7 @@ from longtailed.methods import method_class
 from longtailed.run import FinishedRun
 
 MOST_CLASSES, BAR_WIDTH = 24, 40
+UNKNOWN = "what was not recorded"  # by an earlier version
 
 
 def print_results(finished: Sequence[FinishedRun]) -> None:
@@ -40,7 +41,10 @@ def print_results(finished: Sequence[FinishedRun]) -> None:
             epoch = one.results["epochs"][name] + 1
             table.add_row(f"  {name}, {epoch}", *map(_percent, row))
     Console().print(table)
-    print("Percent on the test split; bal. is the mean over classes, ECE calibration error.")
+    _print_once(finished, lambda one: f"Percent on {_tested_on(one)}.")
+    _print_once(finished, _leak)
+    print("bal. is the mean over classes, ECE calibration error.")
+    _print_once(finished, lambda one: f"Epoch chosen on {one.results.get('chosen_on', UNKNOWN)}.")
     print("Groups: " + finished[0].results["evaluations"]["last"]["groups"]["rule"] + ".")
     for one in finished:
         print_uncovered(one.results["evaluations"]["last"])
@@ -60,6 +64,32 @@ def print_uncovered(figures: Mapping[str, Any], to: TextIO | None = None) -> Non
             f"No test images of {classes} ({list_names(absent)}): the figures do not cover them.",
             file=to,
         )
+
+
+def _tested_on(run: FinishedRun) -> str:
+    return str(run.results["evaluations"]["last"].get("tested_on", "the test images"))
+
+
+def _leak(run: FinishedRun) -> str:
+    found = run.results.get("near_duplicates", {})
+    if found is None:
+        return "They are too many files to count those that look like a training image."
+    if not found or not found["images"]:
+        return ""
+    return (
+        f"{found['images']} of these {found['of']} images look almost the same as a training "
+        "image: the figures are too good."
+    )
+
+
+def _print_once(finished: Sequence[FinishedRun], sentence: Callable[[FinishedRun], str]) -> None:
+    """Print what is to be said of each run, with its name unless all runs share it."""
+    texts = [sentence(one) for one in finished]
+    if len(set(texts)) > 1:
+        pairs = zip(finished, texts, strict=True)
+        texts = [text and f"{one.recipe.name}: {text}" for one, text in pairs]
+    for text in filter(None, dict.fromkeys(texts)):
+        print(text)
 
 
 def print_spread(figures: Mapping[str, tuple[float, float | None]], runs: int) -> None:
@@ -126,9 +156,11 @@ def print_description(description: Mapping[str, Any], class_names: Sequence[str]
     """Print what `describe_imageset` found, and the largest and smallest classes."""
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     for key, value in description.items():
-        if key not in {"counts", "read_as", "left_out", "unreadable_examples"}:
+        if key not in _SHOWN_APART:
             table.add_row(key.replace("_", " "), escape(_described(key, value)))
     Console().print(table)
+    if "groups" in description:
+        _print_groups(description["groups"])
     counts = description["counts"]
     order = sorted(range(len(counts)), key=lambda c: -counts[c])
     if len(order) > MOST_CLASSES:
@@ -141,12 +173,43 @@ def print_description(description: Mapping[str, Any], class_names: Sequence[str]
     Console().print(table)
 
 
+_SHOWN_APART = {
+    "counts", "read_as", "left_out", "unreadable_examples", "groups", "near_duplicates",
+}  # fmt: skip
+
+
 def _described(key: str, value: Any) -> str:
     if key == "duplicates" and value is None:
         return "not counted in more than 20,000 files; --full counts them"
     if key == "checked" and value != "every image":
         return f"{value}; --full decodes every image"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _print_groups(groups: Mapping[str, Any]) -> None:
+    names = groups["single_group_classes"]
+    print(
+        f"Groups: {groups['number']:,}, the largest of {groups['largest']:,} images; "
+        f"{groups['in_several_classes']:,} have images of several classes."
+    )
+    if names:
+        shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
+        print(f"Classes of one group alone, of which no image can be held out: {shown}.")
+
+
+def print_near_duplicates(found: Mapping[str, Any]) -> None:
+    """Print what `count_near_duplicates` found, with its examples."""
+    print(
+        f"Near-duplicates: {found['images']:,} images look almost the same as another one; "
+        f"{found['within_class']:,} as one of their class, {found['across_classes']:,} as one of "
+        "another class (one label may be wrong)."
+    )
+    for splits, images in found["across_splits"].items():
+        later, earlier = splits.split(" in ")
+        print(f"  {images:,} {later} images look almost the same as one in {earlier}.")
+    for pair in found["examples"]:
+        shown = [escape(f"{name} ({split}, {label})") for split, name, label in pair]
+        Console().print("  " + " ~ ".join(shown), highlight=False, soft_wrap=True)
 
 
 def print_names(notes: Mapping[str, str]) -> None:
@@ -171,7 +234,8 @@ def print_experiment(finished: FinishedExperiment) -> None:
         found = [results.interval(point, measure) for measure in (rank1, heads, tail)]
         table.add_row(*shown, *map(_spread, found))
     Console().print(table)
-    print(f"Percent on the test split after the last epoch; {finished.content['interval']}.")
+    content = finished.content
+    print(f"Percent on {content['tested_on']} after the last epoch; {content['interval']}.")
     for conclusion in finished.conclusions:
         print(f"- {conclusion.sentence}")
 

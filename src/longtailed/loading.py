@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,12 +16,14 @@ from longtailed.data import (
     split_holdout,
     split_meta,
 )
+from longtailed.data.groups import describe_groups, single_group_classes
 from longtailed.data.sources.names import canonical_split, list_names, match_classes
 from longtailed.errors import LongTailedError
 from longtailed.recipes.recipe import Data
 from longtailed.unlabelled import load_unlabelled
 
 TEST_SHARE = 0.2  # of each class, where a source has no split to test on
+BY_US = "held out from train by us"
 HOLDOUT_IMAGES = 10  # of each class, where the source is subsampled and has plenty
 HOLDOUT_SHARE = 0.1  # of each class, where it is used as it is
 META_IMAGES = 10  # of each class, where a method needs a balanced meta set
@@ -35,7 +38,8 @@ def load_splits(data: Data, scan: bool = True) -> tuple[dict[str, ImageSet], dic
 
     The held-out part is the source's "val" split if figures are on another one, else a part of
     train set aside before subsampling. A source with one split only gives a fifth of each class
-    for testing. Without `scan`, damaged images are not looked for (unless they are to be skipped).
+    for testing. Whatever is cut from a source with groups keeps them whole. Without `scan`, damaged
+    images are not looked for (unless they are to be skipped).
 
     Raises `LongTailedError` for every kind of bad data in one sentence.
     """
@@ -44,24 +48,27 @@ def load_splits(data: Data, scan: bool = True) -> tuple[dict[str, ImageSet], dic
         holdout = HOLDOUT_IMAGES if subsampled else HOLDOUT_SHARE
     meta_from_val = data.meta_per_class is not None and data.meta_source == "val"
     loaded, evaluated, matched = _load_all(data, bool(holdout) or meta_from_val, scan)
+    train, sets = loaded["train"], {}
     notes: dict[str, Any] = {
-        "eval_split": evaluated or "part of train",
+        "eval_split": evaluated or BY_US,
+        "tested_on": _tested_on(evaluated, train),
         "skipped": [name for imageset in loaded.values() for name in imageset.skipped],
         "read_as": [*dict.fromkeys(note for s in loaded.values() for note in s.notes), *matched],
         "left_out": {name: dict(imageset.left_out) for name, imageset in loaded.items()},
+        **_group_notes(data, train),
     }
-    train, sets = loaded["train"], {}
     if evaluated is not None:
         test = loaded[evaluated]
     else:
-        train, test = split_holdout(train, TEST_SHARE, seed=data.subset_seed)
+        train, test = _hold_out(train, TEST_SHARE, data, "so they stay untested")
     if data.meta_per_class is not None and data.meta_source != "shared":
         train, sets["meta"] = _set_meta_aside(data, train, loaded, evaluated)
     if holdout and "val" in loaded and evaluated != "val":
         sets["holdout"] = loaded["val"]
         notes["holdout"] = "val split"
     elif holdout:
-        train, sets["holdout"] = split_holdout(train, holdout, seed=data.subset_seed)
+        loss = None if evaluated is None else "so none helps to choose the epoch"
+        train, sets["holdout"] = _hold_out(train, holdout, data, loss)
         notes["holdout"] = f"{_of_each_class(sets['holdout'], holdout)}, from train"
     whole = train
     if subsampled:
@@ -72,7 +79,8 @@ def load_splits(data: Data, scan: bool = True) -> tuple[dict[str, ImageSet], dic
     if data.meta_per_class is not None:
         if data.meta_source == "shared":  # last, from what is really trained on
             _, sets["meta"] = split_meta(train, data.meta_per_class, data.subset_seed, keep=True)
-        number = _of_each_class(sets["meta"], data.meta_per_class)
+        whole_groups = data.meta_source != "shared"
+        number = _of_each_class(sets["meta"], data.meta_per_class, whole_groups)
         notes["meta"] = f"{number}, {META_SOURCES[data.meta_source]}"
     if data.unlabelled is not None:
         sets["unlabelled"] = load_unlabelled(data, whole, train, _load)
@@ -80,9 +88,49 @@ def load_splits(data: Data, scan: bool = True) -> tuple[dict[str, ImageSet], dic
     return {"train": train, **sets, "test": test}, notes
 
 
-def _of_each_class(imageset: ImageSet, wanted: int | float) -> str:
+def _tested_on(evaluated: str | None, train: ImageSet) -> str:
+    """Return what the figures are on, in words that can stand beside them."""
+    if evaluated is not None:
+        return f"the {evaluated} split"
+    share = f"{100 * TEST_SHARE:.0f} % of each class"
+    return f"images {BY_US} ({share if train.groups is None else f'about {share}, whole groups'})"
+
+
+def _group_notes(data: Data, train: ImageSet) -> dict[str, Any]:
+    if train.groups is None:
+        return {}
+    by = data.split_by if data.split_by is not None else data.split_by_pattern
+    return {"groups": {"by": by, **describe_groups(train)}}
+
+
+def _hold_out(
+    whole: ImageSet, share: int | float, data: Data, loss: str | None
+) -> tuple[ImageSet, ImageSet]:
+    """Return `split_holdout` of `whole`; warn of classes that their groups keep together.
+
+    `loss` says what such a class misses; None: it is known already.
+    """
+    rest, held = split_holdout(whole, share, seed=data.subset_seed)
+    pairs = zip(whole.class_names, whole.class_counts, held.class_counts, strict=True)
+    names = [name for name, images, given in pairs if images > 1 and given == 0]
+    if names and loss is not None:
+        alone = set(names) <= set(single_group_classes(whole))
+        where = "in one group each" if alone else "in one group, or in groups tied to such a class"
+        shown = ", ".join(map(repr, names[:3])) + (", ..." if len(names) > 3 else "")
+        warnings.warn(
+            f"{len(names)} class(es) have all their images {where}: {shown}. None of these images "
+            f"is held out, {loss}.",
+            stacklevel=4,
+        )
+    return rest, held
+
+
+def _of_each_class(imageset: ImageSet, wanted: int | float, whole_groups: bool = True) -> str:
+    number = f"{100 * wanted:g} %" if isinstance(wanted, float) else f"{wanted}"
+    if imageset.groups is not None and whole_groups:
+        return f"about {number} of each class in whole groups"
     exact = set(imageset.class_counts) == {wanted} or isinstance(wanted, float)
-    return f"{wanted} of each class" if exact else f"at most {wanted} of each class"
+    return f"{number} of each class" if exact else f"at most {number} of each class"
 
 
 def _set_meta_aside(
@@ -152,6 +200,8 @@ def _given(data: Data, *names: str) -> dict[str, Any]:
 
 def _load(data: Data, split: str, scan: bool = True) -> ImageSet:
     options = _given(data, *_COLUMNS, "root", "class_names", "val_list", "test_list")
+    if split == "train" or (split == "val" and data.meta_source == "val"):  # these are divided
+        options |= _given(data, "split_by", "split_by_pattern")
     imageset = load_imageset(
         data.source,
         split,

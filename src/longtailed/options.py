@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
+Duplicates = Literal["exact", "near"]
 Profile = Literal["exp", "step"]
 OnBadImage = Literal["error", "skip"]
 Grouping = Literal["counts", "terciles", "auto"]
@@ -15,6 +16,12 @@ LabelColumnOption = Annotated[str | None, typer.Option(help="Label column of a t
 ImageColumnOption = Annotated[str | None, typer.Option(help="Image column of a table.")]
 ClassNamesOption = Annotated[
     str | None, typer.Option(help="Names, comma-separated, or a file with one a line.")
+]
+SplitByOption = Annotated[
+    str | None, typer.Option(help="Column of the group (patient, track) that stays together.")
+]
+SplitByPatternOption = Annotated[
+    str | None, typer.Option(help="Regular expression that finds the group in file names.")
 ]
 RootOption = Annotated[str | None, typer.Option(help="Folder that a list's paths start from.")]
 VerifyOption = Annotated[

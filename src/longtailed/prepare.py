@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ from longtailed.data import (
     ImageSet,
     Splits,
     View,
+    count_near_duplicates,
     decode_resized,
     parse_view,
     view_preset,
@@ -22,7 +24,7 @@ from longtailed.data import (
 from longtailed.data.auto_augment import AutoAugment
 from longtailed.data.imageset import channel_statistics
 from longtailed.data.rand_augment import RandAugment
-from longtailed.loading import META_IMAGES, load_splits
+from longtailed.loading import BY_US, FULL_SCAN, META_IMAGES, load_splits
 from longtailed.methods import method_class
 from longtailed.recipes import Recipe
 from longtailed.recipes.recipe import Data
@@ -130,17 +132,20 @@ def open_images(recipe: Recipe, scan: bool = True) -> Opened:
 
 
 def prepare(
-    recipe: Recipe, device: torch.device, opened: Opened | None = None
+    recipe: Recipe, device: torch.device, opened: Opened | None = None, leaks: bool = False
 ) -> tuple[Splits, dict[str, Any]]:
     """Return a recipe's splits, ready to be streamed to `device`, and their manifest.
 
-    `opened` are the recipe's images, if they are open already.
+    `opened` are the recipe's images, if they are open already. With `leaks` test images that are
+    like training images are counted, if the split is ours.
     """
     data, opened = with_meta(recipe), opened or open_images(recipe)
-    originals = opened.sets
+    originals, notes = opened
     if "meta" in originals:
         _warn_unless_balanced(originals["meta"])
     sets = store(originals, data)
+    if leaks and notes["eval_split"] == BY_US:
+        notes["near_duplicates"] = _count_leaks(sets, originals)
     mean, std = normalization(sets["train"], data)
     splits = Splits(
         sets=sets,
@@ -152,7 +157,30 @@ def prepare(
         channels_last=recipe.channels_last,
         normalized_by="data" if data.mean is None else "recipe",
     )
-    return splits, manifest(splits, originals, data) | opened.notes
+    return splits, manifest(splits, originals, data) | notes
+
+
+def _count_leaks(
+    sets: Mapping[str, ImageSet], originals: Mapping[str, ImageSet]
+) -> dict[str, Any] | None:
+    """Return how many test images look almost the same as a training image, with examples.
+
+    None if that would take long: for more files than are all read before training.
+    """
+    train, test = sets["train"], sets["test"]
+    if not test.in_memory and len(train) + len(test) > FULL_SCAN:
+        return None
+    found = count_near_duplicates({"train": train, "test": test}, named_by=originals)
+    leaks = found["across_splits"]["test in train"]
+    if leaks:
+        warnings.warn(
+            f"{leaks} of {len(test)} test images look almost the same as a training image, so "
+            "figures on them are too good; if several images come from one thing (a patient, a "
+            "track), keep them together with --split-by COLUMN or --split-by-pattern REGEX.",
+            stacklevel=4,
+        )
+    pairs = [pair for pair in found["examples"] if pair[0][0] != pair[1][0]]
+    return {"images": leaks, "of": len(test), "examples": pairs}
 
 
 def _warn_unless_balanced(meta: ImageSet) -> None:
@@ -163,6 +191,10 @@ def _warn_unless_balanced(meta: ImageSet) -> None:
             f"meta_per_class={smallest} would balance it.",
             stacklevel=3,
         )
+
+
+def _groups(imageset: ImageSet) -> dict[str, int]:
+    return {} if imageset.groups is None else {"groups": len(set(imageset.groups.tolist()))}
 
 
 def _profile(data: Data) -> str:
@@ -180,7 +212,11 @@ def manifest(splits: Splits, originals: dict[str, ImageSet], data: Data) -> dict
         "source": Path(data.source).name,
         "class_names": list(train.class_names),
         "splits": {
-            name: {"images": len(imageset), "counts": imageset.class_counts}
+            name: {
+                "images": len(imageset),
+                "counts": imageset.class_counts,
+                **_groups(imageset),
+            }
             for name, imageset in originals.items()
         },
         "imbalance_ratio": float(counts.max() / counts.min()),

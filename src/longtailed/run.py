@@ -132,7 +132,7 @@ def train(
     opened = open_images(chosen)
     if fabric.is_global_zero:
         record, files = record_run(directory, chosen, opened)
-    splits, manifest = prepare(chosen, fabric.device, opened)
+    splits, manifest = prepare(chosen, fabric.device, opened, leaks=fabric.is_global_zero)
     del opened  # the bytes of images that are decoded by now
     network_ = initial_network(chosen, splits)
     manifest["init_from"] = start_from(chosen, network_, splits)
@@ -149,7 +149,7 @@ def train(
             manifest["splits"][name]["sha256"] = digest
         claim_directory(directory, chosen, {**manifest, **files, **environment(fabric)}, record)
     fabric.barrier()
-    runner = _Runner(chosen, directory, fabric, splits, progress, tensorboard)
+    runner = _Runner(chosen, directory, fabric, splits, manifest, progress, tensorboard)
     written = runner.evaluate(*runner.train(network_))
     if fabric.is_global_zero:
         write_json(results, written)
@@ -226,6 +226,7 @@ class _Runner:
     directory: Path
     fabric: Fabric
     splits: Splits
+    manifest: Mapping[str, Any]
     progress: bool
     tensorboard: bool
 
@@ -302,9 +303,26 @@ class _Runner:
         return {
             "evaluations": evaluations,
             "epochs": epochs,
+            "chosen_on": self._chosen_on(result),
             "train_seconds": seconds,
             "metrics": figures,
+            **{key: self.manifest[key] for key in ("near_duplicates",) if key in self.manifest},
         }
+
+    def _chosen_on(self, result: FitResult) -> str:
+        """Return what the epoch was chosen on, as the console and the report say it."""
+        chosen = {selection.name for selection in result.selections if selection.epoch is not None}
+        if CHOSEN in chosen:
+            text = f"held-out images ({self.manifest['holdout']}); the last epoch is reported, too"
+        elif method_class(self.recipe.stages[-1].method).label_free:
+            text = "nothing: the last stage trains no classifier"
+        elif "holdout" in self.splits.sets:
+            text = "nothing: the last stage has no epochs to choose from"
+        else:
+            text = "nothing: no images were held out (holdout=0), so it is the last epoch"
+        if BEST_TEST in chosen:
+            text += f"; {BEST_TEST} is chosen on the test images, to compare with published figures"
+        return text
 
     def _figures(self, method: Method, name: str) -> dict[str, Any]:
         evaluation = evaluate_split(
@@ -317,4 +335,4 @@ class _Runner:
         )
         if self.fabric.is_global_zero:
             evaluation.save(self.directory / f"evaluation-{name}.npz")
-        return evaluation.figures
+        return {"tested_on": self.manifest["tested_on"], **evaluation.figures}

@@ -42,7 +42,11 @@ def with_similar_samples(
     else:
         pixels[rows] = mixed
     edited = replace(
-        train, images=torch.from_numpy(pixels), labels=labels, indices=np.arange(len(labels))
+        train,
+        images=torch.from_numpy(pixels),
+        labels=labels,
+        indices=np.arange(len(labels)),
+        groups=None,  # a mixed image comes from two
     )
     note = {
         **wanted.model_dump(mode="json"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -94,8 +95,14 @@ def evaluate(
     splits = serve(imageset, recipe, manifest, fabric.device)
     method.to(fabric.device)
     result = evaluate_split(method, splits, "test", fabric, groups=groups or recipe.groups)
-    result.figures["split"] = split or "test"
-    return result
+    own = data is None and split is None
+    about = {"tested_on": own_test(manifest) if own else f"all of {imageset.name}"}
+    return replace(result, figures=about | result.figures | {"split": split or "test"})
+
+
+def own_test(manifest: dict[str, Any]) -> str:
+    """Return what a run's own test images are, in words that can stand beside figures."""
+    return str(manifest.get("tested_on", "the test images"))
 
 
 def evaluation_images(

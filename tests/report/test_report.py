@@ -48,7 +48,7 @@ def test_absent_group_is_called_absent(page: Any) -> None:
 def test_evaluations_are_labelled(page: Any) -> None:
     assert "Last epoch epoch 12 of 12" in page.text
     assert "Epoch chosen on the held-out split epoch 11 of 12" in page.text
-    assert "Best test epoch epoch 11 of 12; selected on the test set, optimistic" in page.text
+    assert "Best test epoch epoch 11 of 12; selected on the test images, optimistic" in page.text
 
 
 def test_odd_run_is_reported(

@@ -15,6 +15,7 @@ from longtailed.data.files import (
 from longtailed.data.imageset import EncodedImages, ImageSet
 from longtailed.data.longtail import long_tail_counts, make_long_tailed, split_holdout, split_meta
 from longtailed.data.mixing import MixedLabels, cutmix, cutmix_box, mixup, soft_targets
+from longtailed.data.near_duplicates import count_near_duplicates
 from longtailed.data.samplers import SAMPLERS, class_probabilities, make_sampler
 from longtailed.data.similar import (
     append_similar_samples,
@@ -45,6 +46,7 @@ __all__ = [
     "append_similar_samples",
     "available_splits",
     "class_probabilities",
+    "count_near_duplicates",
     "cutmix",
     "cutmix_box",
     "decode_resized",

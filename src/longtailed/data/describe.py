@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from longtailed.data.files import EncodedStore, inspect_images, map_threads
+from longtailed.data.groups import describe_groups
 from longtailed.data.imageset import ImageSet, IntArray
 from longtailed.errors import LongTailedError
 
@@ -28,7 +29,8 @@ def describe_imageset(imageset: ImageSet, *, full: bool = False) -> dict[str, An
     each image was read, its header or, if `full`, all of it; `unreadable_images` and, in
     `unreadable_examples`, up to five of them with the reason; `duplicates` (see
     `count_duplicates`), None for more than 20,000 files unless `full`; `skipped` images; `read_as`
-    and `left_out`: what the source was taken for, and the files that are not in the set.
+    and `left_out`: what the source was taken for, and the files that are not in the set; and, if
+    the set has groups, `groups` (see `describe_groups`).
 
     Raises `LongTailedError` if the set is empty.
     """
@@ -55,6 +57,7 @@ def describe_imageset(imageset: ImageSet, *, full: bool = False) -> dict[str, An
         "skipped": len(imageset.skipped),
         "read_as": list(imageset.notes),
         "left_out": dict(imageset.left_out),
+        **({} if imageset.groups is None else {"groups": describe_groups(imageset)}),
     }
 
 

@@ -40,10 +40,13 @@ class ImageSet:
 
     `images` is either one uint8 tensor [M, 3, H, W] (small images, decoded) or `EncodedImages`
     (files). `indices` [N] says which rows of `images` belong to this set, so that subsets share
-    one store; `labels` [N] are int64 in 0..C-1. A set never changes: every method returns another.
-    `notes` and `left_out` say what a source of files was taken for and what in it was not used.
+    one store; `labels` [N] are int64 in 0..C-1. `groups` [N], if known, names what each image comes
+    from (a patient, a track): images of one group stay together when the set is divided. `notes`
+    and `left_out` say what a source of files was taken for and what in it was not used. A set never
+    changes: every method returns another.
 
-    Raises `LongTailedError` if labels and indices differ in length or a label is out of range.
+    Raises `LongTailedError` if labels, indices or groups differ in length or a label is out of
+    range.
     """
 
     images: Tensor | EncodedImages
@@ -54,6 +57,7 @@ class ImageSet:
     skipped: tuple[str, ...] = ()  # bad images that were left out, by name
     notes: tuple[str, ...] = ()  # what was taken for what, in sentences
     left_out: Mapping[str, int] = field(default_factory=dict)  # reason -> number of files
+    groups: npt.NDArray[np.str_] | None = None
 
     def __post_init__(self) -> None:
         labels = np.ascontiguousarray(self.labels, dtype=np.int64)
@@ -62,6 +66,10 @@ class ImageSet:
             indices = np.arange(len(labels), dtype=np.int64)
         if len(labels) != len(indices):
             raise LongTailedError(f"{self.name}: {len(labels)} labels for {len(indices)} images.")
+        if self.groups is not None and len(self.groups) != len(indices):
+            raise LongTailedError(
+                f"{self.name}: {len(self.groups)} groups for {len(indices)} images."
+            )
         if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < len(self.class_names):
             raise LongTailedError(
                 f"{self.name}: labels run from {labels.min()} to {labels.max()}, but there are "
@@ -91,7 +99,10 @@ class ImageSet:
     def subset(self, positions: Sequence[int] | npt.NDArray[np.integer]) -> ImageSet:
         """Return the set of the images at `positions` (of this set), in that order."""
         chosen = np.asarray(positions, dtype=np.int64)
-        return replace(self, labels=self.labels[chosen], indices=self.indices[chosen])
+        groups = None if self.groups is None else self.groups[chosen]
+        return replace(
+            self, labels=self.labels[chosen], indices=self.indices[chosen], groups=groups
+        )
 
     def pixels(self) -> Tensor:
         """Return the decoded images of this set, uint8 [N, 3, H, W]; a copy."""

@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 
+from longtailed.data.groups import draw_whole_groups
 from longtailed.data.imageset import ImageSet, IntArray
 from longtailed.errors import LongTailedError, unknown_name
 
@@ -91,7 +92,8 @@ def split_holdout(
     the rounded fraction `per_class` of each class, at least one, if it is a float. A class never
     gives more than half of its images, so a class with fewer than 2k gives fewer, one with a single
     image gives none, and the class counts of the result tell. The images come from
-    `RandomState(seed)`.
+    `RandomState(seed)`. If the set has groups, whole groups are held out (`draw_whole_groups`), and
+    the numbers are met as closely as these allow.
 
     Raises `LongTailedError` unless the integer is positive or the fraction is in (0, 0.5].
     """
@@ -107,10 +109,13 @@ def split_holdout(
                 f"at least 1 image per class must be held out; {per_class} were asked for."
             )
         wanted = [per_class] * imageset.num_classes
-    held = np.zeros(len(imageset), dtype=bool)
-    shuffled = _class_positions(imageset, np.random.RandomState(seed))
-    for positions, count in zip(shuffled, wanted, strict=True):
-        held[positions[: min(count, len(positions) // 2)]] = True
+    random = np.random.RandomState(seed)
+    if imageset.groups is not None:
+        held = draw_whole_groups(imageset, imageset.groups, wanted, random)
+    else:
+        held = np.zeros(len(imageset), dtype=bool)
+        for positions, count in zip(_class_positions(imageset, random), wanted, strict=True):
+            held[positions[: min(count, len(positions) // 2)]] = True
     return imageset.subset(np.flatnonzero(~held)), imageset.subset(np.flatnonzero(held))
 
 
@@ -130,11 +135,12 @@ def split_meta(
         train, meta = split_holdout(imageset, per_class, seed)
     if 0 in meta.class_counts:
         missing = meta.class_counts.index(0)
+        tied = "" if keep or imageset.groups is None else ", for its groups stay whole,"
         advice = "" if keep else ", leave the meta images in train (meta_source=shared)"
         raise LongTailedError(
             f"class {imageset.class_names[missing]!r} with {imageset.class_counts[missing]} "
-            f"image(s) has none to spare for the meta set, which needs every class; add images"
-            f"{advice} or choose a method without a meta set."
+            f"image(s) has none to spare{tied} for the meta set, which needs every class; "
+            f"add images{advice} or choose a method without a meta set."
         )
     return train, meta
 

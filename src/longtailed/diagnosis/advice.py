@@ -22,6 +22,8 @@ SAME_IMAGES = (
     "label_column",
     "image_column",
     "class_names",
+    "split_by",
+    "split_by_pattern",
     "profile",
     "max_count",
     "counts",

@@ -32,7 +32,8 @@ def print_diagnosis(
     left_out = len(findings.by_error()) - MOST_ROWS
     more = f" {left_out} classes with less error are in the page." if left_out > 0 else ""
     print(
-        "Percent of the class's test images; scarcity + similarity + rest = 100 - accuracy. "
+        f"Tested on {findings.evidence.about['tested_on']}. Percent of the class's test images; "
+        "scarcity + similarity + rest = 100 - accuracy. "
         f"Brackets: training images of the similar class.{more}"
     )
     if estimated:

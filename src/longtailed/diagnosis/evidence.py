@@ -33,7 +33,7 @@ from longtailed.recipes.recipe import Data
 from longtailed.run import as_recipe, initial_network
 from longtailed.rundir import changes_since
 from longtailed.stages import start_from
-from longtailed.trained import LAST, evaluation_images, restore, serve
+from longtailed.trained import LAST, evaluation_images, own_test, restore, serve
 
 PIXELS = "pixels"
 DEFAULT_NETWORK = "resnet18"
@@ -99,7 +99,7 @@ def of_run(
     test_features, predictions = predict(method, shown, fabric)
     about = _about_run(directory, recipe, manifest) | {
         "weights": weights,
-        "tested_on": f"{data or manifest['source']}, split {split or 'test'}",
+        "tested_on": own_test(manifest) if own else f"all of {test.name}",
         "look_alikes_from": name,
     }
     train, near = splits.imageset("train"), nearest(neutral, fabric)

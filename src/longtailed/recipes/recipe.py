@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from longtailed.capture import Capture
 from longtailed.data import SOURCES
+from longtailed.data.groups import compile_pattern
 from longtailed.data.image_record import Verify
 from longtailed.data.views import parse_view
 from longtailed.errors import LongTailedError
@@ -38,6 +39,9 @@ class Data(BaseModel):
         val_list, test_list: the lists of other splits, where they are not found beside the source.
         download: allow the CIFAR archives to be downloaded to `root`.
         label_column, image_column, class_names: see `longtailed.data.load_imageset`.
+        split_by, split_by_pattern: a column of the source, or a regular expression on its file
+            names, that says which images of train come from one thing (a patient, a track). Groups
+            stay whole in every split that is cut from train.
         imbalance: ratio of the largest to the smallest class after subsampling; None keeps the
             source as it is.
         profile: "exp" or "step".
@@ -84,6 +88,8 @@ class Data(BaseModel):
     label_column: str | None = None
     image_column: str | None = None
     class_names: tuple[str, ...] | str | None = None
+    split_by: str | None = None
+    split_by_pattern: str | None = None
     imbalance: float | None = Field(default=None, ge=1)
     profile: Literal["exp", "step"] = "exp"
     max_count: int | None = Field(default=None, ge=1)
@@ -113,6 +119,19 @@ class Data(BaseModel):
         if isinstance(value, float) and value >= 1:
             raise ValueError("a share of each class must be below 1; give images as an integer")
         return value
+
+    @field_validator("split_by_pattern")
+    @classmethod
+    def _regular(cls, value: str | None) -> str | None:
+        if value is not None:
+            compile_pattern(value)
+        return value
+
+    @model_validator(mode="after")
+    def _one_kind_of_group(self) -> Data:
+        if self.split_by is not None and self.split_by_pattern is not None:
+            raise ValueError("split_by and split_by_pattern both name the groups; give one")
+        return self
 
     @model_validator(mode="after")
     def _one_way(self) -> Data:

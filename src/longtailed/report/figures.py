@@ -12,7 +12,7 @@ from longtailed.report import plots
 from longtailed.report.canvas import Styled
 from longtailed.report.confusion import MAX_BINS, MAX_NAMED, Confused, confusion_chart, top_confused
 from longtailed.report.load import GROUPS, RunRecord
-from longtailed.report.narrative import percent
+from longtailed.report.narrative import percent, tested_on
 
 
 @dataclass(frozen=True)
@@ -59,13 +59,14 @@ def frequency(runs: Sequence[Styled]) -> list[Chart]:
         Chart(
             "Accuracy by class size",
             plots.accuracy_by_count(runs, scatter),
-            "A mark is a class, after the last epoch."
+            f"A mark is a class, after the last epoch, on {tested_on(runs)}."
             + (" A class without training images stands at 0.5." if empty else ""),
         ),
         Chart(
             "Many, medium and few",
             plots.group_bars(runs, groups),
-            "Mean of the class accuracies in each group, after the last epoch.",
+            "Mean of the class accuracies in each group, after the last epoch, on "
+            f"{tested_on(runs)}.",
         ),
     ]
 

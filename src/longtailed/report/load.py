@@ -27,6 +27,7 @@ class Evaluation:
     name: str
     epoch: int | None
     split: str
+    tested_on: str
     images: int
     rates: Mapping[str, float | None]
     worst_class: int
@@ -39,8 +40,10 @@ class Evaluation:
 class RunRecord:
     """Everything a report shows of one finished run.
 
-    `labels`, `predictions`, `confidences` [N] are those of the last epoch on the test split;
-    `train_seconds` covers all stages, and an evaluation's epoch counts from 0 in the last stage.
+    `labels`, `predictions`, `confidences` [N] are those of the last epoch on the test images;
+    `chosen_on` says what the epoch was chosen on, and an evaluation's `tested_on` which images its
+    figures are of; `train_seconds` covers all stages, and an evaluation's epoch counts from 0 in
+    the last stage.
     """
 
     directory: Path
@@ -48,6 +51,7 @@ class RunRecord:
     manifest: Mapping[str, Any]
     metrics: tuple[Mapping[str, Any], ...]
     evaluations: Mapping[str, Evaluation]
+    chosen_on: str
     train_seconds: float
     labels: npt.NDArray[np.int64]
     predictions: npt.NDArray[np.int64]
@@ -121,6 +125,7 @@ def load_run(run_dir: Path | str) -> RunRecord:
         manifest=manifest,
         metrics=metrics,
         evaluations=_read_evaluations(directory / "results.json", results, classes),
+        chosen_on=str(results.get("chosen_on", "not recorded")),
         train_seconds=seconds or float(results.get("train_seconds") or 0),
         labels=labels,
         predictions=predictions,
@@ -219,6 +224,7 @@ def _evaluation(name: str, epoch: int | None, entry: Mapping[str, Any]) -> Evalu
         name=name,
         epoch=epoch,
         split=str(entry["split"]),
+        tested_on=str(entry.get("tested_on", "the test images")),
         images=int(entry["images"]),
         rates=rates,
         worst_class=int(entry["worst_class"]["class"]),

@@ -75,12 +75,12 @@ def _join(names: Sequence[str]) -> str:
 def summary(runs: Sequence[Styled]) -> list[str]:
     """Return the sentences under the headline: the data, then the result in plain words."""
     first = runs[0].run
-    train, test = first.manifest["splits"]["train"], first.manifest["splits"]["test"]
+    train = first.manifest["splits"]["train"]
     data = (
         f"Trained on {int(train['images']):,} images of {len(first.counts):,} classes, "
         f"the largest with {first.counts.max():,} images and the smallest with "
         f"{first.counts.min():,} (imbalance ratio {ratio(first)}); "
-        f"tested on {int(test['images']):,} images."
+        f"tested on {_tested(first)}."
     )
     if len(_distinct(runs, _split("train"))) > 1:
         data = f"Run A: {data[0].lower()}{data[1:]} The training images of other runs differ."
@@ -166,13 +166,15 @@ def protocol(runs: Sequence[Styled]) -> list[tuple[str, tuple[str, ...]]]:
         ("Data", _source),
         ("Class sizes", _sizes),
         ("Held-out split", _held_out),
-        ("Test split", _tested),
+        ("Groups of images", _groups),
+        ("Tested on", _tested),
+        ("Test images like a training image", _like_training),
         ("Method", _stages),
         ("Network", _network),
         ("Parameters", lambda run: f"{int(run.manifest['parameters']):,}"),
         ("Epochs", lambda run: str(run.epochs)),
         ("Seed", lambda run: str(run.seed)),
-        ("Model selected on", _selection),
+        ("Epoch chosen on", lambda run: run.chosen_on),
         ("Groups by", lambda run: run.last.rule),
         ("Precision", _precision),
         ("Training time", lambda run: duration(run.train_seconds)),
@@ -203,7 +205,50 @@ def _held_out(run: RunRecord) -> str:
 
 
 def _tested(run: RunRecord) -> str:
-    return _images(run, "test", str(run.manifest.get("eval_split", "")))
+    images = f"{int(run.manifest['splits']['test']['images']):,}"
+    where = _tested_on(run)
+    return f"{images} {where}" if where.startswith("images ") else f"{images} images of {where}"
+
+
+def _tested_on(run: RunRecord) -> str:
+    return run.last.tested_on.replace(" %", "\N{NO-BREAK SPACE}%")
+
+
+def tested_on(runs: Sequence[Styled]) -> str:
+    """Return what the figures are on, the same for all runs or each in turn."""
+    return _join(_distinct(runs, _tested_on))
+
+
+def leaks(runs: Sequence[Styled]) -> list[str]:
+    """Return a sentence for each run some of whose test images look like training images."""
+    sentences = []
+    for styled in runs:
+        found = styled.run.manifest.get("near_duplicates")
+        if found and found["images"]:
+            subject = f"Of run {styled.key}, " if len(runs) > 1 else ""
+            names = " and ".join(name for _, name, _ in found["examples"][0])
+            sentences.append(
+                f"{subject}{found['images']:,} of the {found['of']:,} test images look almost the "
+                f"same as a training image, such as {names}."
+            )
+    return sentences
+
+
+def _like_training(run: RunRecord) -> str:
+    found = run.manifest.get("near_duplicates", "")
+    if found is None:
+        return "not counted: too many files"
+    return f"{found['images']:,} of {found['of']:,}" if found else "not counted: the source's split"
+
+
+def _groups(run: RunRecord) -> str:
+    groups = run.manifest.get("groups")
+    if groups is None:
+        return "none given: images were divided one by one"
+    alone = len(groups["single_group_classes"])
+    tied = f"; {alone:,} class(es) have one group alone" if alone else ""
+    largest = f"the largest of {groups['largest']:,} images"
+    return f"{groups['number']:,} by {groups['by']}, {largest}, kept whole{tied}"
 
 
 def _images(run: RunRecord, split: str, origin: str) -> str:
@@ -213,15 +258,6 @@ def _images(run: RunRecord, split: str, origin: str) -> str:
 
 def _stages(run: RunRecord) -> str:
     return "; ".join(f"{s['method']} ({s.get('epochs', 0)} epochs)" for s in run.recipe["stages"])
-
-
-def _selection(run: RunRecord) -> str:
-    chosen = "no split: the last epoch is reported"
-    if "holdout-chosen" in run.evaluations:
-        chosen = "the held-out split; the last epoch is reported as well"
-    if "best-test" in run.evaluations:
-        chosen += "; the best test epoch is shown for comparison with published figures only"
-    return chosen
 
 
 def duration(seconds: float) -> str:

@@ -33,7 +33,7 @@ EVALUATION_LABELS = {
     "holdout-chosen": "Epoch chosen on the held-out split",
     "best-test": "Best test epoch",
 }
-OPTIMISTIC = "selected on the test set, optimistic"
+OPTIMISTIC = "selected on the test images, optimistic"
 _MAX_CLASS_ROWS = 1000
 
 

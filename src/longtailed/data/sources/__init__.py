@@ -10,6 +10,7 @@ from typing import Any
 from longtailed.data.decoding import Exif
 from longtailed.data.files import EncodedStore, OnBadImage, check_on_bad_image, scan_images
 from longtailed.data.finding import ImageFinder, holds_images, left_out_reasons
+from longtailed.data.groups import group_by_name
 from longtailed.data.imageset import ImageSet
 from longtailed.data.sources.cifar import CIFAR_SPLITS, load_cifar
 from longtailed.data.sources.columns import ChosenColumns
@@ -39,9 +40,17 @@ _OPTIONS: dict[str, tuple[str, ...]] = {
     "digits": (),
     "cifar10": ("root", "download"),
     "cifar100": ("root", "download"),
-    "parquet": ("label_column", "image_column", "class_names", "root"),
+    "parquet": ("label_column", "image_column", "class_names", "root", "split_by"),
     "folder": ("class_names",),
-    "list": ("label_column", "image_column", "class_names", "root", "val_list", "test_list"),
+    "list": (
+        "label_column",
+        "image_column",
+        "class_names",
+        "root",
+        "val_list",
+        "test_list",
+        "split_by",
+    ),
 }
 
 
@@ -58,6 +67,8 @@ def load_imageset(
     val_list: str | Path | None = None,
     test_list: str | Path | None = None,
     download: bool = False,
+    split_by: str | None = None,
+    split_by_pattern: str | None = None,
 ) -> ImageSet:
     """Return the images, labels and class names of one split of a source.
 
@@ -68,7 +79,8 @@ def load_imageset(
     comma-separated text or a file with one name a line; labels that are numbers are places in it.
     `root` is where the CIFAR archives are, or what listed paths are relative to. The lists of
     other splits are those beside the list, or `val_list` and `test_list`. `download` permits
-    fetching CIFAR.
+    fetching CIFAR. `split_by`, a column of a table or of parquet files, or `split_by_pattern`, a
+    regular expression on the file names (see `group_by_name`), say which images belong together.
 
     Small images of one size are decoded at once, other images when asked for. With
     `on_bad_image="error"` a bad file is an error when it is decoded (`scan_images` finds it
@@ -91,10 +103,15 @@ def load_imageset(
         val_list=val_list,
         test_list=test_list,
         download=download or None,
+        split_by=split_by,
     )
+    if split_by is not None and split_by_pattern is not None:
+        raise LongTailedError("split_by and split_by_pattern both name the groups; give one.")
     imageset = _open(kind, path, split, on_bad_image, exif, options)
     if isinstance(imageset.images, EncodedStore):
         imageset.images.exif = exif
+    if split_by_pattern is not None:
+        imageset = group_by_name(imageset, split_by_pattern)
     for note in imageset.notes:
         _log.info("%s", note)
     if imageset.left_out:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from longtailed.data.imageset import IntArray
 from longtailed.data.sources.columns import (
@@ -31,7 +32,7 @@ from longtailed.data.sources.table_layout import (
     read_layout,
     table_rows,
 )
-from longtailed.errors import LongTailedError
+from longtailed.errors import LongTailedError, unknown_name
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +77,27 @@ def read_listing(source: Path, chosen: ChosenColumns) -> Listing:
         raise LongTailedError(f"'{source}' lists no images.")
     _check_text(listing)
     return listing
+
+
+def read_column(listing: Listing, chosen: ChosenColumns, column: str) -> npt.NDArray[np.str_]:
+    """Return the cells of the column that the images of a listing are grouped by.
+
+    Raises `LongTailedError` if there is no such column, or for an empty cell with its line.
+    """
+    source, layout = listing.source, read_layout(listing.source, chosen)
+    if layout is None or not layout.separator:
+        raise LongTailedError(f"'{source}' is a list without columns; leave out split_by.")
+    if not layout.header:
+        raise LongTailedError(f"'{source}' has no header, so no column '{column}' to split by.")
+    if column not in layout.columns:
+        raise unknown_name(f"split_by column of '{source}'", column, layout.columns)
+    place = layout.columns.index(column)
+    rows = table_rows(source, layout.separator)
+    cells = {line: row[place].strip() if place < len(row) else "" for line, row in rows}
+    values = [cells[line] for line in listing.lines.tolist()]
+    if not all(values):
+        raise listing.error(values.index(""), f"no {column}")
+    return np.array(values)
 
 
 def _without_labels(source: Path, layout: Layout) -> str:

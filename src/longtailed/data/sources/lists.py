@@ -11,7 +11,7 @@ from longtailed.data.files import ImageFiles
 from longtailed.data.imageset import ImageSet, IntArray
 from longtailed.data.sources.columns import CellError, ChosenColumns
 from longtailed.data.sources.labels import label_notes, match_classes, name_classes
-from longtailed.data.sources.listing import Listing, read_listing
+from longtailed.data.sources.listing import Listing, read_column, read_listing
 from longtailed.data.sources.names import (
     SPLIT_SPELLINGS,
     ClassNames,
@@ -101,6 +101,7 @@ def load_list(
     root: str | Path | None = None,
     val_list: str | Path | None = None,
     test_list: str | Path | None = None,
+    split_by: str | None = None,
 ) -> ImageSet:
     """Return the images that a list names; few of the files are looked at.
 
@@ -111,7 +112,8 @@ def load_list(
 
     Classes are named by the labels of train, which are numbers from 0 or names (see
     `name_classes`), and those of all splits are matched by name. `class_names` says instead which
-    classes there are, and is the code book of labels that are numbers.
+    classes there are, and is the code book of labels that are numbers. `split_by` is the column of
+    the images' groups.
 
     Raises `LongTailedError` with the line's number for a line that does not parse, a class that
     train lacks, and an image with two labels.
@@ -134,6 +136,7 @@ def load_list(
     folder = Path(root).expanduser() if root is not None else path.parent
     paths, path_notes = locate_images(folder, listing.paths)
     kept, repeat_notes = _without_repeats(replace(listing, paths=paths))
+    groups = None if split_by is None else read_column(listing, chosen, split_by)
     notes = (*notes, *listing.notes, *label_notes(names), *path_notes, *repeat_notes)
     return ImageSet(
         ImageFiles(folder, [paths[row] for row in kept]),
@@ -141,6 +144,7 @@ def load_list(
         names,
         name=f"{path.stem} ({split})",
         notes=tuple(f"{path.name}: {note}" for note in notes),
+        groups=None if groups is None else groups[kept],
     )
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
@@ -35,7 +36,7 @@ from longtailed.data.sources.parquet_labels import (
 )
 from longtailed.data.sources.paths import locate_images
 from longtailed.data.sources.shards import parquet_splits
-from longtailed.errors import LongTailedError
+from longtailed.errors import LongTailedError, unknown_name
 
 SplitRows = dict[str, dict[Path, IntArray]]
 
@@ -103,6 +104,7 @@ def load_parquet(
     root: str | Path | None = None,
     on_bad_image: OnBadImage = "error",
     exif: Exif = "apply",
+    split_by: str | None = None,
 ) -> ImageSet:
     """Return the images of a split: decoded if small and of one size, else as encoded bytes.
 
@@ -113,6 +115,7 @@ def load_parquet(
     Labels are names, or numbers that the `huggingface` metadata names: that of the file or, without
     it, of the other files. Without any names, the labels of train say which classes there are (see
     `name_classes`). `class_names` has the same names in another order, or new ones for the numbers.
+    `split_by` is the column of the images' groups.
 
     Raises `LongTailedError` if a file is damaged, a column is missing, a label is null, not a
     whole number or no class (naming its row), or an image is bad.
@@ -142,6 +145,7 @@ def load_parquet(
         _rows_of_all(parts),
         name=f"{source.stem} ({split})",
         notes=tuple(f"{source.name}: {note}" for note in (*notes, *label_notes)),
+        groups=None if split_by is None else _read_column(rows, split_by),
     )
     return _with_images(without_images, files, image, root, on_bad_image, exif)
 
@@ -164,6 +168,22 @@ def _find(
         f"name it with {kind}_column. Known: {', '.join(sorted(schema.names))}."
         f"{hint if one_hot else ''}"
     )
+
+
+def _read_column(rows: Mapping[Path, IntArray], column: str) -> npt.NDArray[np.str_]:
+    """Return the values of the column that images are grouped by, as text."""
+    groups: list[str] = []
+    for path, some in rows.items():
+        with readable(path):
+            names = pq.read_schema(path).names
+            if column not in names:
+                raise unknown_name("split_by column", column, names)
+            values = pq.read_table(path, columns=[column]).column(0).take(pa.array(some))
+        if values.null_count:
+            row = int(some[np.flatnonzero(values.is_null().to_numpy())[0]])
+            raise row_error(path, row, f"has no {column} (null)")
+        groups += [str(value) for value in values.to_pylist()]
+    return np.array(groups)
 
 
 def _rows_of_all(parts: Sequence[Part]) -> IntArray:
