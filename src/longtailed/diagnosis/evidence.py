@@ -14,6 +14,7 @@ from longtailed.checkpoint import read_json
 from longtailed.data import ImageSet, Splits
 from longtailed.diagnosis.attribution import vote_of_neighbours
 from longtailed.diagnosis.passes import THUMBNAIL, collect, nearest, predict
+from longtailed.diagnosis.training_fit import TrainingFit, training_fit
 from longtailed.engine import make_fabric
 from longtailed.errors import LongTailedError
 from longtailed.initial_weights import load_initial_weights
@@ -44,8 +45,9 @@ class Evidence:
     `features` [N, A] and `neutral` [N, B] are those of the training images: `features` of the
     diagnosed network, `neutral` of a description that did not learn these labels, and `nearest` the
     `similarity.nearest_images` in the latter. `test_features` [M, A] and `predictions` [M] belong
-    to `test`; without a trained classifier, these are the training images again, predicted leaving
-    each one out, and `estimated` is True.
+    to `test`, and `fit` says how the network does on its own training images. Without a trained
+    classifier the tested images are the training images again, predicted leaving each one out;
+    `estimated` is True and `fit` None.
     """
 
     train: ImageSet
@@ -55,8 +57,13 @@ class Evidence:
     nearest: tuple[Tensor, Tensor]
     test_features: Tensor
     predictions: Tensor
-    estimated: bool
+    fit: TrainingFit | None
     about: dict[str, Any]
+
+    @property
+    def estimated(self) -> bool:
+        """Whether there is no trained classifier, and its errors are estimated."""
+        return self.fit is None
 
 
 def of_run(
@@ -92,16 +99,18 @@ def of_run(
     test = shown.imageset("test")
     _check_size(test)
     method.to(fabric.device)
-    features, thumbnails = collect(method.network.features, splits, "train", fabric)
+    features, guessed, thumbnails = predict(method, splits, "train", fabric)
     neutral, name = neutral_features(recipe, splits, thumbnails, look_alikes_from, fabric)
-    test_features, predictions = predict(method, shown, fabric)
+    test_features, predictions, _ = predict(method, shown, "test", fabric)
     about = _about_run(directory, recipe, manifest) | {
         "weights": weights,
         "tested_on": f"{data or manifest['source']}, split {split or 'test'}",
         "look_alikes_from": name,
     }
     train, near = splits.imageset("train"), nearest(neutral, fabric)
-    return Evidence(train, test, features, neutral, near, test_features, predictions, False, about)
+    labels, classes = torch.from_numpy(train.labels), train.num_classes
+    fit = training_fit(features, guessed, labels, classes, fabric.device)
+    return Evidence(train, test, features, neutral, near, test_features, predictions, fit, about)
 
 
 def _about_run(directory: Path, recipe: Recipe, manifest: dict[str, Any]) -> dict[str, Any]:
@@ -113,6 +122,7 @@ def _about_run(directory: Path, recipe: Recipe, manifest: dict[str, Any]) -> dic
         "source": manifest["source"],
         "method": [stage.method for stage in recipe.stages],
         "network": manifest["network"],
+        "image_side": manifest["network_input"],
         "recipe": recipe.model_dump(mode="json"),
     }
 
@@ -165,10 +175,16 @@ def of_data(
         "options": options,
         "method": [],
         "network": name,
+        "image_side": _image_side(splits),
         "tested_on": f"the images themselves ({split or 'train'}), each left out in turn",
         "look_alikes_from": name,
     }
-    return Evidence(train, train, features, features, near, features, predictions, True, about)
+    return Evidence(train, train, features, features, near, features, predictions, None, about)
+
+
+def _image_side(splits: Splits) -> int:
+    """Return the side of the images as a network sees them, in pixels."""
+    return int(next(splits.scan("train", batch_size=1)).images[0].shape[-1])
 
 
 def _opened(data: Data, split: str, fabric: Fabric) -> Splits:
@@ -240,7 +256,7 @@ def _network_for_data(
         return restore(weights)[1].network, f"the network of {weights}"
     name = name or DEFAULT_NETWORK
     if weights is not None:
-        size = next(splits.scan("train", batch_size=1)).images[0].shape[-1]
+        size = _image_side(splits)
         network = build_network(name, splits.imageset("train").num_classes, image_size=size)
         load_initial_weights(Path(weights), network)
         return network, f"{name} with the weights of {Path(weights).name}"

@@ -10,8 +10,9 @@ import jinja2
 
 from longtailed.checkpoint import write_atomically
 from longtailed.diagnosis import charts
-from longtailed.diagnosis.advice import Advice, Share, plural, rare_share
+from longtailed.diagnosis.advice import KEPT, Advice, Share, plural, rare_share
 from longtailed.diagnosis.findings import Findings
+from longtailed.diagnosis.limits import warnings
 from longtailed.diagnosis.pictures import class_examples, listed_look_alikes
 
 MOST_ROWS = 200
@@ -46,7 +47,8 @@ def _content(findings: Findings, advice: Sequence[Advice], limits: Sequence[str]
     return {
         "about": findings.evidence.about,
         "estimated": findings.evidence.estimated,
-        "blurred": findings.blurred,
+        "warnings": warnings(findings),
+        "kept": "" if findings.evidence.estimated else KEPT,
         "headline": _headline(findings),
         "summary": _summary(findings, share),
         "tiles": _tiles(findings, share),

@@ -25,8 +25,7 @@ def collect(
     features, thumbnails = [], []
     for batch in splits.scan(split, batch_size=BATCH):
         images = batch.images[0]
-        side = min(THUMBNAIL, *images.shape[2:])
-        thumbnails.append(F.adaptive_avg_pool2d(images, side).flatten(1).cpu())
+        thumbnails.append(_thumbnails(images))
         if function is not None:
             with fabric.autocast():
                 features.append(function(images).float().cpu())
@@ -34,18 +33,26 @@ def collect(
 
 
 @torch.no_grad()
-def predict(method: Method, splits: Splits, fabric: Fabric) -> tuple[Tensor, Tensor]:
-    """Return the features [M, A] and predicted classes [M] of the test images."""
-    features, predictions = [], []
+def predict(
+    method: Method, splits: Splits, split: str, fabric: Fabric
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return features [M, A], predicted classes [M] and thumbnails [M, 768] of a split's images."""
+    features, predictions, thumbnails = [], [], []
     plain = type(method).predict is Method.predict  # the head on the features: no second pass
-    for batch in splits.scan("test", batch_size=BATCH):
+    for batch in splits.scan(split, batch_size=BATCH):
         images = batch.images[0]
         with fabric.autocast():
             seen = method.network.features(images)
             logits = method.network.head(seen) if plain else method.predict(images)
         features.append(seen.float().cpu())
         predictions.append(logits.argmax(dim=1).cpu())
-    return torch.cat(features), torch.cat(predictions)
+        thumbnails.append(_thumbnails(images))
+    return torch.cat(features), torch.cat(predictions), torch.cat(thumbnails)
+
+
+def _thumbnails(images: Tensor) -> Tensor:
+    side = min(THUMBNAIL, *images.shape[2:])
+    return F.adaptive_avg_pool2d(images, side).flatten(1).cpu()
 
 
 def nearest(features: Tensor, fabric: Fabric) -> tuple[Tensor, Tensor]:

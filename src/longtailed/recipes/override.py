@@ -15,7 +15,7 @@ from longtailed.recipes.recipe import Recipe, Stage, load_recipe
 
 Path = tuple[str | int, ...]
 
-SHORT: dict[str, Path] = {"data": ("data", "source")}
+SHORT: dict[str, Path] = {"data": ("data", "source"), "stages": ("stages",)}
 NAMES = ("name", "kind")  # what a part of a recipe is called by: network=resnet18, schedule=cosine
 
 
@@ -63,6 +63,37 @@ def parse_value(text: str) -> Any:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return text
+
+
+def assignment(recipe: Recipe, path: Path, value: Any) -> str:
+    """Return the `key=value` text that sets a path to a value, with the shortest key that does.
+
+    The network's keys stay whole: "pretrained" alone would not say of what. `recipe` is the one
+    whose settings decide which short keys are clear.
+    """
+    values = recipe.model_dump(mode="json")
+    first = 0 if path[0] == "network" else len(path) - 1
+    keys = (".".join(map(str, path[start:])) for start in range(first, -1, -1))
+    key = next(key for key in keys if _means(key, path, values))
+    return f"{key}={value_text(value)}"
+
+
+def _means(key: str, path: Path, values: Mapping[str, Any]) -> bool:
+    try:
+        return _resolve(key, values) == path
+    except LongTailedError:
+        return False
+
+
+def value_text(value: Any) -> str:
+    """Return a text from which `parse_value` makes the value again."""
+    if isinstance(value, str):
+        return value if parse_value(value.strip()) == value else repr(value)
+    if value is None or isinstance(value, bool):
+        return str(value).lower()
+    text = repr(value)
+    plain = text.replace(", ", ",").replace("'", '"')  # easier to quote in a shell
+    return plain if parse_value(plain) == value else text
 
 
 def _places(values: Mapping[str, Any]) -> Iterator[Path]:
