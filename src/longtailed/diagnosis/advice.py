@@ -123,16 +123,20 @@ def plural(number: int, one: str, several: str) -> str:
     return f"{number:,} {one if number == 1 else several}"
 
 
-def _points(findings: Findings, share: Share, part: str) -> str:
-    """Return how large a part is of what error of which classes, as a clause."""
+def named_classes(findings: Findings, share: Share) -> str:
+    """Return what to call the classes of a share, the first of them by name."""
     names = ", ".join(findings.names[c] for c in share.classes[:MOST_NAMED])
     more = ", …" if len(share.classes) > MOST_NAMED else ""
     kind = "rare " if share.rare else ""
-    which = f"the {kind}{'class' if len(share.classes) == 1 else 'classes'} {names}{more}"
-    value, error = 100 * getattr(share, part), 100 * share.error
-    if value > error:  # another part is below 0, so that the sum is the error again
-        return f"{value:.0f} points on {which}, whose error is {error:.0f} %"
-    return f"{value:.0f} of the {error:.0f} points of error on {which}"
+    return f"the {kind}{'class' if len(share.classes) == 1 else 'classes'} {names}{more}"
+
+
+def _points(findings: Findings, share: Share, part: str) -> str:
+    """Return how large a part is of what error of which classes, as a clause."""
+    which, value, error = named_classes(findings, share), 100 * getattr(share, part), share.error
+    if value > 100 * error:  # another part is below 0, so that the sum is the error again
+        return f"{value:.0f} points on {which}, whose error is {100 * error:.0f} %"
+    return f"{value:.0f} of the {100 * error:.0f} points of error on {which}"
 
 
 def _given(*commands: Command | None) -> tuple[Command, ...]:

@@ -27,15 +27,16 @@ def train_command(recipe: Recipe, out: str | None = None) -> str:
     starts: list[tuple[list[str], dict[str, Any]]] = [
         ([name], {"recipe": name}) for name in RECIPES if f"{recipe.name}-".startswith(f"{name}-")
     ]
-    starts.append(_composed(recipe))
-    found = []
-    for words, options in starts:
+    lines = list[str]()
+    for words, options in [*reversed(starts), _composed(recipe)]:
         assignments = _assignments(recipe, options)
         if assignments is not None:
-            found.append(shlex.join(["longtailed", "train", *words, *assignments]))
-    if not found:
+            lines.append(shlex.join(["longtailed", "train", *words, *assignments]))
+        if assignments == []:
+            break  # a named recipe says it all
+    if not lines:
         raise LongTailedError(f"the settings of {recipe.name} cannot be given on a command line.")
-    return min(found, key=len) + (f" --out {shlex.quote(out)}" if out else "")
+    return min(lines, key=len) + (f" --out {shlex.quote(out)}" if out else "")
 
 
 def _composed(recipe: Recipe) -> tuple[list[str], dict[str, Any]]:
@@ -53,14 +54,14 @@ def _composed(recipe: Recipe) -> tuple[list[str], dict[str, Any]]:
 def _assignments(recipe: Recipe, options: dict[str, Any]) -> list[str] | None:
     """Return the key=value texts that turn what the options mean into the recipe; None: none do."""
     wanted, texts = recipe.model_dump(mode="json"), list[str]()
-    for _ in range(ROUNDS):
+    for number in range(ROUNDS):
         try:
             reached = as_recipe(**options, overrides=texts)
         except LongTailedError:
             return None
         missing = dict(_differences(reached.model_dump(mode="json"), wanted))
         if not missing:
-            return texts
+            return texts if number < 2 else _needed(recipe, options, texts)
         if ("stages",) in missing:  # of another number: all of them, as short as they can be said
             stages = [s.model_dump(mode="json", exclude_defaults=True) for s in recipe.stages]
             missing["stages",] = stages
@@ -70,6 +71,18 @@ def _assignments(recipe: Recipe, options: dict[str, Any]) -> list[str] | None:
         keys = {text.partition("=")[0] for text in more}
         texts = [text for text in texts if text.partition("=")[0] not in keys] + more
     return None
+
+
+def _needed(recipe: Recipe, options: dict[str, Any], texts: list[str]) -> list[str]:
+    """Return the texts without those that another one implies, as `pretrained` implies a rate."""
+    for text in tuple(texts):
+        fewer = [other for other in texts if other != text]
+        try:
+            if as_recipe(**options, overrides=fewer) == recipe:
+                texts = fewer
+        except LongTailedError:
+            continue
+    return texts
 
 
 def _differences(old: Any, new: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:

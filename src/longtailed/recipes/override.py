@@ -25,7 +25,8 @@ def override(recipe: Recipe, assignments: Sequence[str] | Mapping[str, Any]) -> 
     A key is a full path ("data.imbalance", "stages.0.optimizer.lr") or its last part where only
     one place has it ("imbalance", "lr"); in a recipe of several stages a stage's key needs its
     number ("stages.1.epochs", or "1.epochs"). Options of a stage's method ("gamma") need no
-    prefix. Values are Python literals; anything else is text; "none" is None.
+    prefix. "stages" takes the list of all stages. Values are Python literals; anything else is
+    text; "none" is None.
 
     Raises `LongTailedError` for an unknown or ambiguous key (naming the nearest) or a bad value.
     """
@@ -34,12 +35,14 @@ def override(recipe: Recipe, assignments: Sequence[str] | Mapping[str, Any]) -> 
         pairs = [(str(key).replace("-", "_"), _plain(v)) for key, v in assignments.items()]
     else:
         pairs = [_split(text) for text in assignments]
-    # The method comes first: it decides which option names exist.
-    for key, value in sorted(pairs, key=lambda pair: not pair[0].endswith("method")):
+    # The stages and then their methods come first: they decide which other keys exist.
+    for key, value in sorted(pairs, key=lambda p: (p[0] != "stages", not p[0].endswith("method"))):
         path = _resolve(key, values)
         if path[-1] == "method" and value != _get(values, path):
             _set(values, (*path[:-1], "options"), {})
         _set(values, path, value)
+        if path == ("stages",):
+            values = load_recipe(values).model_dump(mode="json")
     return load_recipe(values)
 
 
