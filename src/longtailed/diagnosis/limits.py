@@ -27,8 +27,8 @@ def limits(findings: Findings) -> list[str]:
         "would happen if images were added or removed; only training again can show that.",
         "Scarcity here is that of the decision: what equal weights for all classes recover on the "
         "same features, minus what they lose. A frequent class has it, too, if training "
-        "favours the others. What few images did to the features themselves is in the rest. Equal weights "
-        "also recover errors that go with look-alikes nobody noticed.",
+        "favours the others. What few images did to the features themselves is in the rest. Equal "
+        "weights also recover errors that go with look-alikes nobody noticed.",
         f"Similarity counts wrong images whose {NEIGHBOURS} nearest training images of the class "
         "they were taken for look like their own class, beyond chance. Look-alikes are sought in "
         f"{_sought_in(findings)}, and similarity is then too small.",
