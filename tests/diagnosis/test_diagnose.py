@@ -14,6 +14,7 @@ from PIL import Image
 
 from longtailed import cli, train
 from longtailed.diagnosis import advice, diagnose
+from longtailed.diagnosis.alternatives import Alternatives
 from longtailed.errors import LongTailedError
 
 HEAD, TAIL = 8, 9
@@ -123,6 +124,13 @@ def test_data_without_a_run_lists_the_image_in_the_wrong_folder(photos, tmp_path
     assert value["estimated"] is True
     assert value["images"] == {"train": 23, "test": 23}
     assert "estimate" in result.limits[0]
+
+
+def test_small_photos_are_neither_enlarged_nor_given_a_pretrained_network(photos, tmp_path):
+    result = diagnose(photos, network="pixels", out=tmp_path, device="cpu")
+    assert result.findings.evidence.about["image_side"] == 20  # of 24 x 20, not the 224 of crops
+    line = Alternatives(result.findings.evidence).first_run().line
+    assert line == f"longtailed train --data {photos} --method ce --network resnet32 image_size=20"
 
 
 def test_data_seen_by_the_network_of_a_run(photos, similar_run, tmp_path):

@@ -71,9 +71,9 @@ def advise(findings: Findings) -> list[Advice]:
         found.append(_train_longer(fit, runs))
     share = rare_share(findings)
     builders = {"scarcity": _for_scarcity, "similarity": _for_similarity, "rest": _for_rest}
-    for name in [] if share is None else _named_parts(findings, share):
-        one = builders[name](findings, share, runs)
-        found += [] if one is None else [one]
+    if share is not None:
+        parts = [builders[name](findings, share, runs) for name in _named_parts(findings, share)]
+        found += [one for one in parts if one is not None]
     return found or [_nothing(share)]
 
 

@@ -64,7 +64,7 @@ class Alternatives:
         if "recipe" in about:
             self.recipe = Recipe.model_validate(about["recipe"])
         else:
-            self.recipe = self._first_run(about["source"], about["options"])
+            self.recipe = self._first_run(evidence)
         self.held = remedies(self.recipe)
         number = trained_stage(self.recipe)
         self.number = 0 if number is None else number
@@ -174,13 +174,16 @@ class Alternatives:
         what = "RISDA: rare classes' features augmented with the spread of similar classes"
         return self._command(what, "risda", changes)
 
-    def _first_run(self, source: str, options: Mapping[str, Any]) -> Recipe:
-        large = self.side >= PRETRAINED_SIDE
-        network = _pretrained_network(self.classes) if large else "resnet32"
-        overrides = {f"data.{key}": value for key, value in options.items()}
-        if large:
+    def _first_run(self, evidence: Evidence) -> Recipe:
+        """Return the run that comes first for data: on a pretrained network if one fits."""
+        overrides = {f"data.{key}": value for key, value in evidence.about["options"].items()}
+        network = "resnet32"
+        if self.side >= PRETRAINED_SIDE:
+            network = _pretrained_network(self.classes)
             overrides["network.pretrained"] = True
-        return as_recipe(data=source, network=network, overrides=overrides)
+        elif not evidence.train.in_memory:
+            overrides["data.image_size"] = max(8, self.side)  # the default would enlarge to 224
+        return as_recipe(data=evidence.about["source"], network=network, overrides=overrides)
 
     def _own_weights(self) -> str:
         """Return where the diagnosed weights lie."""

@@ -130,10 +130,13 @@ def heat_map(
     figure = new_figure(520, 550)
     axes = figure.subplots()
     top = max(1.0, float(np.abs(shown).max()))
-    colours, norm = (_HEAT, PowerNorm(0.6, 0, top))
-    if shown.min() < 0:
-        colours, norm = _TWO_SIDED, Normalize(-top, top)
-    image = axes.imshow(shown, cmap=colours, norm=norm, interpolation="nearest")
+    signed = bool(shown.min() < 0)
+    image = axes.imshow(
+        shown,
+        cmap=_TWO_SIDED if signed else _HEAT,
+        norm=Normalize(-top, top) if signed else PowerNorm(0.6, 0, top),
+        interpolation="nearest",
+    )
     if len(classes) <= MAX_NUMBERED:
         _write_numbers(axes, shown)
     names = [shorten(findings.names[c], 14) for c in classes]

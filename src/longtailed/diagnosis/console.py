@@ -26,7 +26,7 @@ def print_diagnosis(
     for column in ("images", "acc.*" if estimated else "acc.", "scarcity", "similarity", "rest"):
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("most similar", overflow="fold")
-    table.add_column("largest parts", overflow="fold")
+    table.add_column("largest parts", no_wrap=True)
     for label in findings.by_error()[:MOST_ROWS]:
         table.add_row(*_row(findings, label))
     Console().print(table)

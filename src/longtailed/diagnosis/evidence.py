@@ -13,7 +13,7 @@ from torch import Tensor
 from longtailed.checkpoint import read_json
 from longtailed.data import ImageSet, Splits
 from longtailed.diagnosis.attribution import vote_of_neighbours
-from longtailed.diagnosis.passes import THUMBNAIL, collect, nearest, predict
+from longtailed.diagnosis.passes import THUMBNAIL, collect, image_side, nearest, predict
 from longtailed.diagnosis.training_fit import TrainingFit, training_fit
 from longtailed.engine import make_fabric
 from longtailed.errors import LongTailedError
@@ -104,6 +104,7 @@ def of_run(
     test_features, predictions, _ = predict(method, shown, "test", fabric)
     about = _about_run(directory, recipe, manifest) | {
         "weights": weights,
+        "image_side": image_side(splits.imageset("train"), manifest["network_input"]),
         "tested_on": f"{data or manifest['source']}, split {split or 'test'}",
         "look_alikes_from": name,
     }
@@ -122,7 +123,6 @@ def _about_run(directory: Path, recipe: Recipe, manifest: dict[str, Any]) -> dic
         "source": manifest["source"],
         "method": [stage.method for stage in recipe.stages],
         "network": manifest["network"],
-        "image_side": manifest["network_input"],
         "recipe": recipe.model_dump(mode="json"),
     }
 
@@ -175,15 +175,15 @@ def of_data(
         "options": options,
         "method": [],
         "network": name,
-        "image_side": _image_side(splits),
+        "image_side": image_side(train, _input_side(splits)),
         "tested_on": f"the images themselves ({split or 'train'}), each left out in turn",
         "look_alikes_from": name,
     }
     return Evidence(train, train, features, features, near, features, predictions, None, about)
 
 
-def _image_side(splits: Splits) -> int:
-    """Return the side of the images as a network sees them, in pixels."""
+def _input_side(splits: Splits) -> int:
+    """Return the side of the images that a network is given, in pixels."""
     return int(next(splits.scan("train", batch_size=1)).images[0].shape[-1])
 
 
@@ -256,7 +256,7 @@ def _network_for_data(
         return restore(weights)[1].network, f"the network of {weights}"
     name = name or DEFAULT_NETWORK
     if weights is not None:
-        size = _image_side(splits)
+        size = _input_side(splits)
         network = build_network(name, splits.imageset("train").num_classes, image_size=size)
         load_initial_weights(Path(weights), network)
         return network, f"{name} with the weights of {Path(weights).name}"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable
+from contextlib import suppress
 
 import torch
 from lightning_fabric import Fabric
@@ -12,9 +14,11 @@ from torch.nn import functional as F  # noqa: N812
 from longtailed.data import ImageSet, Splits
 from longtailed.diagnosis.attribution import NEIGHBOURS
 from longtailed.diagnosis.similarity import nearest_images
+from longtailed.errors import LongTailedError
 from longtailed.methods import Method
 
 THUMBNAIL, BATCH = 16, 256
+SIZES = 32  # images whose size is looked at
 
 
 @torch.no_grad()
@@ -59,6 +63,19 @@ def nearest(features: Tensor, fabric: Fabric) -> tuple[Tensor, Tensor]:
     """Return the nearest images, found on the device."""
     places, cosines = nearest_images(features.to(fabric.device), NEIGHBOURS)
     return places.cpu(), cosines.cpu()
+
+
+def image_side(imageset: ImageSet, seen: int) -> int:
+    """Return the side in pixels up to which images show anything: as stored, at most `seen`.
+
+    Small images that are enlarged for a network, to a side of `seen`, stay as coarse as they were.
+    The median shorter side of a few images spread over the set; unreadable ones are left out.
+    """
+    sides = []
+    for position in range(0, len(imageset), max(1, len(imageset) // SIZES)):
+        with suppress(LongTailedError):
+            sides.append(min(imageset.decode(position).shape[1:]))
+    return min(seen, int(statistics.median(sides))) if sides else seen
 
 
 def image_name(imageset: ImageSet, position: int) -> str:
