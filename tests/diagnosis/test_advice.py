@@ -182,6 +182,14 @@ def test_training_longer_is_decided_on_the_fit_to_the_training_images(fit, expec
         assert "30 % are nearest to an image of another class" in advice.reason
 
 
+def test_a_longer_run_keeps_the_shape_of_its_schedule(parse_command):
+    run = run_of("ce-drw", weighting_start=30, milestones=[20, 0.9], warmup=5)
+    command = Alternatives(found(run, REST, UNLEARNT).evidence).longer()
+    longer = parse_command(command.line).recipe.stages[0]
+    assert (longer.epochs, longer.options) == (80, {"weighting_start": 60})
+    assert (longer.schedule.milestones, longer.schedule.warmup) == ((40, 0.9), 5)
+
+
 def test_data_alone_is_never_told_to_train_longer():
     assert "Train longer first" not in titles(found(None, REST))
 

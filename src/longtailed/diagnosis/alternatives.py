@@ -23,7 +23,7 @@ from longtailed.diagnosis.remedies import (
     trained_stage,
 )
 from longtailed.diagnosis.train_command import train_command
-from longtailed.methods import METHODS, method_class, method_options
+from longtailed.methods import METHODS, chosen_epochs, method_class, method_options
 from longtailed.methods.erm import LDAM, CrossEntropy, Focal
 from longtailed.recipes import Recipe, Stage, compose, override
 from longtailed.recipes.defaults import FINE_TUNING
@@ -80,11 +80,19 @@ class Alternatives:
         return Command(what, train_command(self.recipe))
 
     def longer(self) -> Command | None:
-        """Return the same run with twice the epochs."""
+        """Return the same run with twice the epochs, its schedule stretched with it."""
         if self.stage is None:
             return None
-        epochs = 2 * self.stage.epochs
-        return self._command(f"{epochs} epochs", "longer", {"epochs": epochs})
+        stage, options = self.stage, self.stage.options
+        changes: dict[str, Any] = {"epochs": 2 * stage.epochs}
+        old = stage.schedule.milestones
+        milestones = tuple(2 * one if isinstance(one, int) else one for one in old)
+        starts = {key: 2 * epoch for key, epoch in chosen_epochs(stage.method, options).items()}
+        what = f"{2 * stage.epochs} epochs instead of {stage.epochs}"
+        if milestones != old or any(starts.values()):
+            changes |= {"schedule.milestones": milestones, "options": {**options, **starts}}
+            what += ", and what was set to begin at an epoch at twice that epoch"
+        return self._command(what, "longer", changes)
 
     def logit_adjustment(self) -> Command | None:
         """Return the run with the class prior in the loss, instead of a loss that is as simple."""

@@ -25,8 +25,8 @@ def print_diagnosis(
     table.add_column("class", overflow="fold")
     for column in ("images", "acc.*" if estimated else "acc.", "scarcity", "similarity", "rest"):
         table.add_column(column, justify="right", no_wrap=True)
-    table.add_column("most similar", overflow="fold")
-    table.add_column("largest parts", no_wrap=True)
+    table.add_column("most similar", overflow="fold", min_width=8)
+    table.add_column("largest parts", overflow="fold", min_width=11)  # "similarity,"
     for label in findings.by_error()[:MOST_ROWS]:
         table.add_row(*_row(findings, label))
     Console().print(table)

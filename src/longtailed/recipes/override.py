@@ -69,13 +69,13 @@ def parse_value(text: str) -> Any:
 
 
 def assignment(recipe: Recipe, path: Path, value: Any) -> str:
-    """Return the `key=value` text that sets a path to a value, with the shortest key that does.
+    """Return the `key=value` text that sets a path to a value, with the shortest clear key.
 
-    The network's keys stay whole: "pretrained" alone would not say of what. `recipe` is the one
-    whose settings decide which short keys are clear.
+    "pretrained" alone would not say what is, nor "fraction" of what: the network's keys stay whole,
+    and data's lose "data" only. `recipe` decides which short keys mean one thing alone.
     """
     values = recipe.model_dump(mode="json")
-    first = 0 if path[0] == "network" else len(path) - 1
+    first = {"network": 0, "data": 1}.get(str(path[0]), len(path) - 1)
     keys = (".".join(map(str, path[start:])) for start in range(first, -1, -1))
     key = next(key for key in keys if _means(key, path, values))
     return f"{key}={value_text(value)}"
