@@ -177,7 +177,8 @@ def _for_similarity(findings: Findings, share: Share, runs: Alternatives) -> Adv
     if commands:
         title += ", then pre-train without labels"
         reason += (
-            " If they are right, features learnt without labels first separate such classes better."
+            " If they are right, features learnt without labels first may separate such classes "
+            "better."
         )
     return Advice(title, reason, commands)
 
@@ -192,6 +193,7 @@ def _for_rest(findings: Findings, share: Share, runs: Alternatives) -> Advice:
         "Better features",
         f"The rest is {_points(findings, share, 'rest')}. Neither equal weights nor look-alikes "
         "explain it: the features do not separate these images, because too few images have shaped "
-        "the features or because the images are hard. More images of these classes help most.",
+        "the features or because the images are hard. What remains are more images of these classes"
+        f"{', or features from elsewhere' * bool(commands)}.",
         commands,
     )

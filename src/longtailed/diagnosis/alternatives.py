@@ -76,7 +76,7 @@ class Alternatives:
         if self.directory is not None:
             return None
         network = self.recipe.network
-        what = f"cross-entropy on {network.name}" + ", pretrained" * network.pretrained
+        what = f"Cross-entropy on {network.name}" + ", pretrained" * network.pretrained
         return Command(what, train_command(self.recipe))
 
     def longer(self) -> Command | None:
@@ -101,7 +101,7 @@ class Alternatives:
         if method_class(self.stage.method) not in (CrossEntropy, Focal, LDAM):
             return None
         return self._command(
-            "logit adjustment: the class prior in the loss",
+            "Logit adjustment: the class prior in the loss",
             "logit-adjustment",
             {"method": "logit-adjustment"},
         )
@@ -120,7 +120,7 @@ class Alternatives:
         }  # fmt: skip
         if f"{method}-drw" in METHODS:
             changes = {"method": f"{method}-drw", "options": self.stage.options}
-        what = "deferred re-weighting (DRW): class weights in the last fifth of the run"
+        what = "Deferred re-weighting (DRW): class weights in the last fifth of the run"
         return self._command(what, "drw", changes)
 
     def new_classifier(self) -> Command | None:
@@ -129,9 +129,7 @@ class Alternatives:
         if self.directory is None or not suits or CLASSIFIER in self.held:
             return None
         changes = {"method": "crt", "network.init_from": self._own_weights()}
-        return self._command(
-            "cRT: a new classifier on this run's features, frozen; takes seconds", "crt", changes
-        )
+        return self._command("cRT: a new classifier on this run's frozen features", "crt", changes)
 
     def unlabelled_start(self) -> tuple[Command, ...]:
         """Return MoCo on the same images, and the run that starts from its features."""
@@ -148,7 +146,7 @@ class Alternatives:
         return (
             Command("MoCo: the same images without their labels", train_command(first, out)),
             self._command(
-                "the run again, from those features", "after-moco", {"network.init_from": out}
+                "The run again, from those features", "after-moco", {"network.init_from": out}
             ),
         )
 
