@@ -16,6 +16,7 @@ from longtailed.diagnosis.advice import advise, rare_share
 from longtailed.diagnosis.alternatives import Alternatives
 from longtailed.diagnosis.evidence import Evidence
 from longtailed.diagnosis.findings import Findings, LookAlike, examine
+from longtailed.diagnosis.remedies import WEIGHTS, remedies
 from longtailed.diagnosis.similarity import nearest_images
 from longtailed.diagnosis.training_fit import TrainingFit
 from longtailed.recipes import Recipe
@@ -208,6 +209,7 @@ def test_data_alone_is_never_told_to_train_longer():
         ("ce-drw", {}, {"logit-adjustment", "crt"}),
         ("ldam-drw", {}, {"logit-adjustment", "crt"}),
         ("ldam-drs", {}, {"logit-adjustment", "crt"}),
+        ("ce", {"weighting": "inverse", "weighting_start": 50}, {"logit-adjustment", "drw", "crt"}),
         ("ce-drw", {"weighting_start": 50}, {"logit-adjustment", "drw", "crt"}),  # of 40 epochs
         ("class-balanced", {}, {"logit-adjustment", "crt"}),
         ("risda", {}, {"crt"}),
@@ -216,11 +218,16 @@ def test_data_alone_is_never_told_to_train_longer():
         ("ncm", {"network.init_from": "runs/earlier", "epochs": 0}, set()),
     ],
 )
-def test_no_way_to_balance_is_advised_that_the_run_has_already(method, options, expected):
+def test_no_way_to_balance_is_advised_that_the_run_has_already(
+    method, options, expected, parse_command
+):
     findings = found(run_of(method, **options), SCARCITY)
     tags = {"logit-adjustment", "drw", "crt"}
     named = {t for t in tags for line in lines(findings) if f"resnet8-{t} " in line}
     assert named == expected
+    for command in lines(findings):
+        if "resnet8-drw " in command:
+            assert WEIGHTS in remedies(parse_command(command).recipe)
 
 
 def test_balancing_is_advised_for_scarcity_of_rare_classes_alone():

@@ -110,16 +110,14 @@ class Alternatives:
         """Return the run with class weights in its last fifth, whatever its loss is."""
         if self.stage is None or {WEIGHTS, SAMPLING, CLASSIFIER} & self.held:
             return None
-        method = self.stage.method
+        method, options = self.stage.method, self.stage.options
         if "weighting_start" not in method_options(method) or not self._late_enough():
             return None
-        changes: dict[str, Any] = {
-            "options": {
-                **self.stage.options, "weighting": "class-balanced", "weighting_start": LATE
-            }
-        }  # fmt: skip
-        if f"{method}-drw" in METHODS:
-            changes = {"method": f"{method}-drw", "options": self.stage.options}
+        drw: dict[str, Any] = {"weighting": "class-balanced", "weighting_start": LATE}
+        changes: dict[str, Any] = {"options": options | drw}
+        if f"{method}-drw" in METHODS:  # whose defaults these are
+            kept = {key: value for key, value in options.items() if key not in drw}
+            changes = {"method": f"{method}-drw", "options": kept}
         what = "Deferred re-weighting (DRW): class weights in the last fifth of the run"
         return self._command(what, "drw", changes)
 
@@ -220,5 +218,5 @@ class Alternatives:
 
 
 def _pretrained_network(classes: int) -> str:
-    """Return the pretrained network that suits a number of classes, and costs no more."""
+    """Return a pretrained network that is wide enough for a number of classes."""
     return "resnet18" if classes < MANY_CLASSES else "resnet50"

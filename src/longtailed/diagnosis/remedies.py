@@ -32,8 +32,7 @@ def remedies(recipe: Recipe) -> set[str]:
     """Return the remedies that a recipe holds, under the names above.
 
     What a setting names but the run never reaches does not count, such as class weights that begin
-    at epoch 160 of 60. A run that starts from an earlier run has that one's remedies of the
-    features, too.
+    at epoch 160 of 60. A run that starts from other weights also has what these were trained with.
     """
     found = set().union(*map(_of_stage, recipe.stages))
     spec = recipe.network
@@ -55,11 +54,6 @@ def trained_stage(recipe: Recipe) -> int | None:
     return numbers[-1] if numbers else None
 
 
-def options_of(stage: Stage) -> dict[str, Any]:
-    """Return all options of a stage's method, with the values that it does not set."""
-    return {n: value for n, (_, value) in method_options(stage.method).items()} | stage.options
-
-
 def is_reached(start: float, epochs: int) -> bool:
     """Return whether a run of `epochs` reaches a start (an epoch, or a fraction of the run)."""
     return epoch_at(start, epochs) < epochs
@@ -69,8 +63,13 @@ def _replaces_classifier(cls: type[Method]) -> bool:
     return issubclass(cls, FrozenBackbone | TauNorm | NearestMean)
 
 
+def _options_of(stage: Stage) -> dict[str, Any]:
+    """Return the values of all options of a stage's method, set or not."""
+    return {n: value for n, (_, value) in method_options(stage.method).items()} | stage.options
+
+
 def _of_stage(stage: Stage) -> set[str]:
-    cls, options = method_class(stage.method), options_of(stage)
+    cls, options = method_class(stage.method), _options_of(stage)
     if not stage.epochs and cls.trains:
         return set()
     if _replaces_classifier(cls):

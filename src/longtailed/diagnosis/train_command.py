@@ -53,13 +53,13 @@ def _composed(recipe: Recipe) -> tuple[list[str], dict[str, Any]]:
 
 def _assignments(recipe: Recipe, options: dict[str, Any]) -> list[str] | None:
     """Return the key=value texts that turn what the options mean into the recipe; None: none do."""
-    wanted, texts = recipe.model_dump(mode="json"), list[str]()
+    texts = list[str]()
     for number in range(ROUNDS):
         try:
             reached = as_recipe(**options, overrides=texts)
         except LongTailedError:
             return None
-        missing = dict(_differences(reached.model_dump(mode="json"), wanted))
+        missing = dict(_differences(reached, recipe))
         if not missing:
             return texts if number < 2 else _needed(recipe, options, texts)
         if ("stages",) in missing:  # of another number: all of them, as short as they can be said
@@ -78,23 +78,27 @@ def _needed(recipe: Recipe, options: dict[str, Any], texts: list[str]) -> list[s
     for text in tuple(texts):
         fewer = [other for other in texts if other != text]
         try:
-            if as_recipe(**options, overrides=fewer) == recipe:
+            if not any(_differences(as_recipe(**options, overrides=fewer), recipe)):
                 texts = fewer
         except LongTailedError:
             continue
     return texts
 
 
-def _differences(old: Any, new: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
-    """Yield the path and the new value of every setting in which two recipes' values differ."""
+def _differences(old: Recipe, new: Recipe) -> Iterator[tuple[Path, Any]]:
+    """Yield the path and the new value of every setting in which two recipes differ."""
+    yield from _walk(old.model_dump(mode="json"), new.model_dump(mode="json"), ())
+
+
+def _walk(old: Any, new: Any, path: Path) -> Iterator[tuple[Path, Any]]:
     if json.dumps(old) == json.dumps(new):  # 1 and 1.0 are not the same: an epoch and a fraction
         return
     if _has_keys(old, new, path):
         for key in new:
-            yield from _differences(old.get(key), new[key], (*path, key))
+            yield from _walk(old.get(key), new[key], (*path, key))
     elif path == ("stages",) and len(old) == len(new):
         for number, stages in enumerate(zip(old, new, strict=True)):
-            yield from _differences(*stages, (*path, number))
+            yield from _walk(*stages, (*path, number))
     else:
         yield path, new
 
