@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from longtailed import cli
+from longtailed import cli, console, seeds  # noqa: F401  what keeps `train` must have the real one
 from longtailed.recipes import Recipe
 
 
