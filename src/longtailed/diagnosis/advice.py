@@ -1,40 +1,19 @@
-"""What to try first, from the measured parts, and what the numbers cannot show."""
+"""What to try first, from the measured parts and from what the run does already."""
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from longtailed.diagnosis.attribution import LEVEL, NEIGHBOURS
+from longtailed.diagnosis.alternatives import Alternatives, Command
 from longtailed.diagnosis.findings import NOTICEABLE, Findings
-from longtailed.methods import method_class
-from longtailed.recipes.recipe import Data
+from longtailed.diagnosis.remedies import BALANCE
+from longtailed.diagnosis.training_fit import TrainingFit
 
-BALANCED = ("ldam-drw", "logit-adjustment", "balanced-softmax", "bcl", "concutmix", "crt", "lws")
-
-SAME_IMAGES = (
-    "root",
-    "val_list",
-    "test_list",
-    "label_column",
-    "image_column",
-    "class_names",
-    "split_by",
-    "split_by_pattern",
-    "profile",
-    "max_count",
-    "counts",
-    "similar",
-    "subset_seed",
-    "selection",
-    "holdout",
-    "eval_split",
-    "image_size",
-    "on_bad_image",
-)  # settings of a recipe's data that decide which images there are
+KEPT = "Every command keeps all settings of the diagnosed run but for what stands above it."
+MOST_NAMED = 5  # classes, or pairs of them, that a sentence names
 
 
 @dataclass(frozen=True)
@@ -43,11 +22,12 @@ class Advice:
 
     title: str
     reason: str
-    commands: tuple[str, ...] = ()
+    commands: tuple[Command, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON-ready value."""
-        return {"title": self.title, "reason": self.reason, "commands": list(self.commands)}
+        commands = [command.to_json() for command in self.commands]
+        return {"title": self.title, "reason": self.reason, "commands": commands}
 
 
 @dataclass(frozen=True)
@@ -81,22 +61,28 @@ def rare_share(findings: Findings) -> Share | None:
 
 
 def advise(findings: Findings) -> list[Advice]:
-    """Return what to try, the largest part of the rare classes' error first."""
-    found: list[tuple[float, Advice]] = []
+    """Return what to try: what is wrong with the data, with the length, then the largest part."""
+    found, runs = [], Alternatives(findings.evidence)
     doubles = sum(one.duplicate for one in findings.look_alikes)
     if doubles:
-        found.append((2.0, _check_duplicates(doubles)))
-    if findings.blurred and not findings.evidence.estimated:
-        found.append((1.5, _train_first(findings)))
+        found.append(_check_duplicates(doubles))
+    fit = findings.evidence.fit
+    if fit is not None and fit.too_short:
+        found.append(_train_longer(fit, runs))
     share = rare_share(findings)
-    if share is not None and share.error > 0:
-        parts = {"scarcity": share.scarcity, "similarity": share.similarity, "rest": share.rest}
-        builders = {"scarcity": _for_scarcity, "similarity": _for_similarity, "rest": _for_rest}
-        for name, value in parts.items():
-            if value >= NOTICEABLE * share.error:
-                found.append((value / share.error, builders[name](findings, share)))
-    found.sort(key=lambda entry: -entry[0])
-    return [advice for _, advice in found] or [_nothing(share)]
+    builders = {"scarcity": _for_scarcity, "similarity": _for_similarity, "rest": _for_rest}
+    if share is not None:
+        parts = [builders[name](findings, share, runs) for name in _named_parts(findings, share)]
+        found += [one for one in parts if one is not None]
+    return found or [_nothing(share)]
+
+
+def _named_parts(findings: Findings, share: Share) -> list[str]:
+    """Return the parts that are a fifth of the error or more and that a class's verdict names."""
+    named = {part for label in share.classes for part in findings.large_parts(label)}
+    sizes = {name: getattr(share, name) for name in ("scarcity", "similarity", "rest")}
+    large = [name for name in sizes if sizes[name] >= NOTICEABLE * share.error and name in named]
+    return sorted(large, key=lambda name: -sizes[name])
 
 
 def _nothing(share: Share | None) -> Advice:
@@ -107,16 +93,19 @@ def _nothing(share: Share | None) -> Advice:
         )
     return Advice(
         "No single remedy",
-        "None of the parts is large enough to recommend anything; add test images first.",
+        "No part of the error is large and certain enough to recommend anything; more test images "
+        "would tell more.",
     )
 
 
-def _train_first(findings: Findings) -> Advice:
-    number = f"{findings.look_alike_images:,} of {len(findings.evidence.train):,}"
+def _train_longer(fit: TrainingFit, runs: Alternatives) -> Advice:
     return Advice(
         "Train longer first",
-        f"{number} training images look like another class in these features: the network hardly "
-        "knows the classes apart yet, and what follows says little until it does.",
+        f"The network has not learnt its own training images: it is right on "
+        f"{100 * fit.accuracy:.0f} % of them ({fit.images:,} images, mean over classes), and in "
+        f"its features {100 * fit.neighbour_error:.0f} % are nearest to an image of another class "
+        f"({fit.sampled:,} images looked at). What follows says little until it has.",
+        _given(runs.longer()),
     )
 
 
@@ -134,161 +123,77 @@ def plural(number: int, one: str, several: str) -> str:
     return f"{number:,} {one if number == 1 else several}"
 
 
-def _points(part: float, share: Share) -> str:
-    return (
-        f"{100 * part:.0f} of {100 * share.error:.0f} points of error on "
-        f"{plural(len(share.classes), 'class', 'classes')}"
-    )
+def named_classes(findings: Findings, share: Share) -> str:
+    """Return what to call the classes of a share, the first of them by name."""
+    names = ", ".join(findings.names[c] for c in share.classes[:MOST_NAMED])
+    more = ", …" if len(share.classes) > MOST_NAMED else ""
+    kind = "rare " if share.rare else ""
+    return f"the {kind}{'class' if len(share.classes) == 1 else 'classes'} {names}{more}"
 
 
-def _for_scarcity(findings: Findings, share: Share) -> Advice:
-    about = findings.evidence.about
-    used = set(about["method"])
-    methods = [name for name in ("logit-adjustment", "ldam-drw") if name not in used]
-    commands = [f"longtailed train {_given(findings)} --method {name}" for name in methods]
-    if about["kind"] == "run" and "crt" not in used:
-        given = _given(findings, start=about["directory"], epochs=10)
-        commands.append(f"longtailed train {given} --method crt")
+def _points(findings: Findings, share: Share, part: str) -> str:
+    """Return how large a part is of what error of which classes, as a clause."""
+    which, value, error = named_classes(findings, share), 100 * getattr(share, part), share.error
+    if value > 100 * error:  # another part is below 0, so that the sum is the error again
+        return f"{value:.0f} points on {which}, whose error is {100 * error:.0f} %"
+    return f"{value:.0f} of the {100 * error:.0f} points of error on {which}"
+
+
+def _given(*commands: Command | None) -> tuple[Command, ...]:
+    return tuple(command for command in commands if command is not None)
+
+
+def _for_scarcity(findings: Findings, share: Share, runs: Alternatives) -> Advice | None:
+    """Return how to balance the decision; None if no class is rare, so that nothing is to balance.
+
+    What the run does already is named and not advised again.
+    """
+    if not share.rare:
+        return None
     reason = (
-        f"Scarcity of the decision: equal weights for all classes, on the same features, recover "
-        f"{_points(share.scarcity, share)}."
+        f"Scarcity is {_points(findings, share, 'scarcity')}: a decision with equal weights for "
+        "all classes would get these images right, on the same features."
     )
-    if used & set(BALANCED):
-        reason += " This run was balanced already; see whether its schedule reached that phase."
-    return Advice("Balance the decision", reason, tuple(commands))
+    done = [name for name in BALANCE if name in runs.held]
+    commands = _given(runs.logit_adjustment(), runs.deferred_weights(), runs.new_classifier())
+    if done:
+        reason += f" The run balances already, by {' and '.join(done)}, but not enough."
+    return Advice("Balance the decision" + " further" * bool(done), reason, commands)
 
 
-def _for_similarity(findings: Findings, share: Share) -> Advice:
-    used = findings.evidence.about["method"]
-    method = used[-1] if used and not method_class(used[-1]).takes_over_head else "ldam-drw"
+def _for_similarity(findings: Findings, share: Share, runs: Alternatives) -> Advice:
     pairs = []
     for label in share.classes:
         other = findings.similar_class(label)
         if other is not None and findings.parts.towards[label, other] > 0:
             pairs.append(f"{findings.names[label]} / {findings.names[other]}")
-    return Advice(
-        "Check the look-alikes, then pre-train without labels",
-        f"Similarity: {_points(share.similarity, share)} lie among training images of another "
-        f"class that look like their own ({', '.join(pairs[:5])}). Look at the labels of the "
-        "images listed below; if they are right, features learnt without labels first separate "
-        "such classes better (rotation prediction where up and down mean something, else MoCo).",
-        (
-            f"longtailed train {_given(findings)} --method moco --out pretrained",
-            f"longtailed train {_given(findings, start='pretrained')} --method {method}",
-        ),
+    title, reason = (
+        "Check the look-alikes",
+        f"Similarity is {_points(findings, share, 'similarity')}: these images lie among training "
+        f"images of another class that look like their own ({', '.join(pairs[:MOST_NAMED])}). Look "
+        "at the labels of the images listed in the page.",
     )
+    commands = runs.unlabelled_start()
+    if commands:
+        title += ", then pre-train without labels"
+        reason += (
+            " If they are right, features learnt without labels first may separate such classes "
+            "better."
+        )
+    return Advice(title, reason, commands)
 
 
-def _for_rest(findings: Findings, share: Share) -> Advice:
-    about, commands = findings.evidence.about, []
-    if "recipe" not in about or not about["recipe"]["network"]["pretrained"]:
-        words = "--network resnet50 network.pretrained=true --method ldam-drw"
-        commands.append(f"longtailed train {_images(findings)} {words}")
-    if "risda" not in about["method"]:
-        commands.append(f"longtailed train {_given(findings)} --method risda")
+def _for_rest(findings: Findings, share: Share, runs: Alternatives) -> Advice:
+    commands = _given(
+        runs.first_run(),
+        runs.pretrained(),
+        runs.augmented_features() if share.rare else None,
+    )
     return Advice(
         "Better features",
-        f"The rest, {_points(share.rest, share)}, is reached neither by equal weights nor by "
-        "look-alikes: the features do not separate these images, because too few images have "
-        "shaped them or because they are hard. More images of these classes, a pretrained "
-        "network, or augmentation of the rare classes' features.",
-        tuple(commands),
+        f"The rest is {_points(findings, share, 'rest')}. Neither equal weights nor look-alikes "
+        "explain it: the features do not separate these images, because too few images have shaped "
+        "the features or because the images are hard. What remains are more images of these classes"
+        f"{', or features from elsewhere' * bool(commands)}.",
+        commands,
     )
-
-
-def _source(findings: Findings) -> str:
-    about = findings.evidence.about
-    recipe = about.get("recipe")
-    return str(recipe["data"]["source"] if recipe else about["source"])
-
-
-def _images(findings: Findings) -> str:
-    """Return the options of `longtailed train` that name the same images."""
-    about = findings.evidence.about
-    data = about["recipe"]["data"] if "recipe" in about else about["options"]
-    usual = Data().model_dump(mode="json")
-    words = ["--data", _source(findings)]
-    if data.get("imbalance") is not None:
-        words += ["--imbalance", f"{data['imbalance']:g}"]
-    for key in SAME_IMAGES:
-        value = data.get(key, usual[key])
-        pairs = {key: (value, usual[key])}
-        if isinstance(value, dict):
-            pairs = {f"{key}.{name}": (one, usual[key][name]) for name, one in value.items()}
-        words += [_setting(f"data.{k}", v) for k, (v, old) in pairs.items() if v != old]
-    return shlex.join(words)
-
-
-def _given(findings: Findings, start: str | None = None, epochs: int = 0) -> str:
-    """Return the options that name the images, the network and its start, and the epochs.
-
-    `start` and `epochs` replace the run's own.
-    """
-    recipe = findings.evidence.about.get("recipe")
-    if recipe is None:
-        words = ["--network", "resnet18"]
-    else:
-        spec = recipe["network"]
-        words = ["--network", spec["name"]]
-        words += [_setting(f"network.options.{k}", v) for k, v in spec["options"].items()]
-        words += ["network.pretrained=true"] * spec["pretrained"]
-        words.append(f"epochs={epochs or recipe['stages'][-1]['epochs'] or 30}")
-        start = start or spec["init_from"]
-    if start is not None:
-        words.append(f"network.init_from={start}")
-    return f"{_images(findings)} {shlex.join(words)}"
-
-
-def _setting(key: str, value: Any) -> str:
-    text = value if isinstance(value, str) else repr(value).replace(" ", "")
-    return f"{key}={text}"
-
-
-def _sought_in(findings: Findings) -> str:
-    neutral = findings.evidence.about["look_alikes_from"]
-    if findings.evidence.estimated:
-        return f"the features of {neutral}; those that these do not show are missed"
-    return (
-        f"the learnt features and in {neutral}. The features were learnt from the same labels, so "
-        "what the network has learnt by heart looks like its label; look-alikes that neither "
-        "description shows are missed"
-    )
-
-
-def limits(findings: Findings) -> list[str]:
-    """Return, in plain words, what the numbers can and cannot show."""
-    evidence, parts = findings.evidence, findings.parts
-    tested = parts.images[parts.images > 0]
-    learnt, met = findings.memorised
-    texts = [
-        "The parts are associations in one trained network. They say where errors lie, not what "
-        "would happen if images were added or removed; only training again can show that.",
-        "Scarcity here is that of the decision: what equal weights for all classes recover on the "
-        "same features. What few images did to the features themselves is in the rest. Equal "
-        "weights also recover errors that go with look-alikes nobody noticed.",
-        f"Similarity counts wrong images whose {NEIGHBOURS} nearest training images of the class "
-        "they were taken for look like their own class, beyond chance. Look-alikes are sought in "
-        f"{_sought_in(findings)}, and similarity is then too small.",
-        f"Intervals ({100 * LEVEL:.0f} %) come from resampling the test images, {tested.min():,} "
-        f"to {tested.max():,} a class; they say nothing about other training runs, which vary "
-        "more. A class with fewer than five errors is not divided.",
-    ]
-    if evidence.estimated:
-        texts[0] = (
-            "No classifier was trained: errors are estimates from the nearest other images, each "
-            "image left out in turn. A trained classifier errs elsewhere, and usually less. "
-            "The parts are associations; only training can show what causes an error."
-        )
-    if not evidence.estimated and learnt > met + 0.1:
-        texts.append(
-            f"In the learnt features {100 * learnt:.0f} % of the training images are nearest to "
-            f"their own class, but only {100 * met:.0f} % of the test images: the network has "
-            "learnt its training labels by heart, and the learnt features hide look-alikes."
-        )
-    if findings.blurred:
-        texts.append(
-            f"{findings.look_alike_images:,} of {len(evidence.train):,} training images look like "
-            "another class: these features hardly know the classes apart, so similarity says "
-            "little about single images here. Diagnose again with a better trained network."
-        )
-    return texts

@@ -22,9 +22,11 @@ def to_json(findings: Findings, advice: Sequence[Advice], limits: Sequence[str])
         **f.evidence.about,
         "estimated": f.evidence.estimated,
         "images": {"train": len(f.evidence.train), "test": len(f.evidence.test)},
+        "training": None if f.evidence.fit is None else f.evidence.fit.to_json(),
         "settings": {"neighbours": NEIGHBOURS, "resamples": RESAMPLES, "level": LEVEL},
         "nearest_mean_accuracy": {"training": f.memorised[0], "test": f.memorised[1]},
         "classes": [_class_json(f, c) for c in range(len(f.names))],
+        "look_like_own_class_without_labels": f.neutral_right,
         "look_alike_images": f.look_alike_images,
         "look_alikes": [
             {

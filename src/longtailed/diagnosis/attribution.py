@@ -105,19 +105,25 @@ def wrong_neighbours(
     k: int = NEIGHBOURS,
     nearest: Tensor | None = None,
 ) -> Neighbours:
-    """Return the neighbours of the wrong ones among queries [M, A] in the class predicted for them.
+    """Return, for each misclassified query of [M, A], its neighbours in the predicted class.
 
     `features` [N, A], `labels` [N] and `looks_like` [N] or [N, D] (see
-    `similarity.look_alike_share`) are those of the training images. For a query of class i taken
-    for j, with the share p of its k neighbours in j that look like i and the share q of all images
-    of j that do, the excess is (p - q) / max(q, 1 - q), from -1 to 1: 0 on average if look-alikes
-    have nothing to do with it (so replacing them by as many random images of j is the control), 0
-    if all of j looks like i, and 1 if it lies among look-alikes only and they are at most half of
-    j. Dividing by 1 - q throughout would let one image count for many where q is near 1.
+    `similarity.look_alike_share`) are those of the training images.
 
-    `nearest` [N, 2 or more] is for queries that are the training images themselves: the nearest
-    other images of each, from which `looks_like` [N] was made. An image whose nearest is the query
-    is then judged by its next nearest; else a query would make look-alikes of its own neighbours.
+    Take a query of class i that was classified as j. Let p be the share of its k nearest training
+    images of class j that look like i, and q the share of all training images of j that do. Then
+
+        excess = (p - q) / max(q, 1 - q),  from -1 to 1.
+
+    It is 0 on average if look-alikes have nothing to do with the error: k random images of j would
+    have p = q. It is 0 if all of j looks like i. It is 1 if all k neighbours are look-alikes and
+    look-alikes are at most half of j. Dividing by 1 - q alone would make one error count as many
+    where q is near 1.
+
+    `nearest` [N, 2 or more] is given if the queries are the training images themselves: the nearest
+    other images of each, nearest first, whose classes `looks_like` [N] holds. A neighbour whose
+    nearest image is the query itself is then judged by its second nearest. Otherwise the query
+    would turn its own neighbours into look-alikes.
     """
     wrong = torch.nonzero(predictions != truth).flatten()
     looks = looks_like[:, None] if looks_like.ndim == 1 else looks_like

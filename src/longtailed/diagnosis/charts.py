@@ -24,10 +24,13 @@ _SIDES: tuple[tuple[int, int, Literal["left", "center", "right"], float], ...] =
     (11, -6, "left", 0.0),
     (-11, -6, "right", 1.0),
 )
-_ERROR = LinearSegmentedColormap.from_list(
-    "error", [(0.761, 0.314, 0.039, 0.0), (0.761, 0.314, 0.039, 1.0)]
+_ORANGE, _BLUE = (0.761, 0.314, 0.039), (0, 0.404, 0.647)
+_ERROR = LinearSegmentedColormap.from_list("error", [(*_ORANGE, 0.0), (*_ORANGE, 1.0)])
+_HEAT = LinearSegmentedColormap.from_list("heat", [(*_BLUE, 0), (*_BLUE, 0.8)])
+_TWO_SIDED = LinearSegmentedColormap.from_list(  # below 0, at 0 (nothing), above 0
+    "two-sided",
+    [(0, (*_ORANGE, 0.8)), (0.5, (*_ORANGE, 0)), (0.5, (*_BLUE, 0)), (1, (*_BLUE, 0.8))],
 )
-_HEAT = LinearSegmentedColormap.from_list("heat", [(0, 0.404, 0.647, 0), (0, 0.404, 0.647, 0.8)])
 
 
 def shown_classes(findings: Findings) -> list[int]:
@@ -116,18 +119,26 @@ def _overlap(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
 def heat_map(
     findings: Findings, values: FloatArray, alt: str, title: str, name: str, xlabel: str
 ) -> Markup:
-    """Return the shares `values` [C, C] between the shown classes as shades, diagonal left out."""
+    """Return `values` [C, C] in -1..1 between the shown classes as shades, diagonal left out.
+
+    Shares are shades of one colour. Values below 0 have a colour of their own: with few classes
+    all cosines of centred class means are below 0, with two always -1.
+    """
     classes = shown_classes(findings)
-    shown = 100 * np.clip(values[np.ix_(classes, classes)], 0, None)
+    shown = 100 * values[np.ix_(classes, classes)]
     np.fill_diagonal(shown, 0)
     figure = new_figure(520, 550)
     axes = figure.subplots()
-    top = max(1.0, float(shown.max()))
-    image = axes.imshow(shown, cmap=_HEAT, norm=PowerNorm(0.6, 0, top), interpolation="nearest")
+    top = max(1.0, float(np.abs(shown).max()))
+    signed = bool(shown.min() < 0)
+    image = axes.imshow(
+        shown,
+        cmap=_TWO_SIDED if signed else _HEAT,
+        norm=Normalize(-top, top) if signed else PowerNorm(0.6, 0, top),
+        interpolation="nearest",
+    )
     if len(classes) <= MAX_NUMBERED:
-        for row, column in np.argwhere(shown >= 0.5):
-            text = f"{shown[row, column]:.0f}"
-            axes.text(column, row, text, ha="center", va="center", fontsize=11, in_layout=False)
+        _write_numbers(axes, shown)
     names = [shorten(findings.names[c], 14) for c in classes]
     axes.spines[["top", "right"]].set_visible(True)
     axes.set_xticks(range(len(classes)), names, rotation=45, ha="right", rotation_mode="anchor")
@@ -139,3 +150,13 @@ def heat_map(
     )
     bar.set_label(title)
     return to_svg(figure, alt, name)
+
+
+def _write_numbers(axes: Axes, shown: FloatArray) -> None:
+    """Write every value into its cell, but for the diagonal."""
+    for row, column in np.argwhere(~np.eye(len(shown), dtype=bool)):
+        text = f"{round(shown[row, column])}".replace("-", "\N{MINUS SIGN}")
+        color = MUTED if text == "0" else INK
+        axes.text(
+            column, row, text, ha="center", va="center", fontsize=11, color=color, in_layout=False
+        )

@@ -9,8 +9,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from longtailed.diagnosis.advice import Advice
+from longtailed.diagnosis.advice import KEPT, Advice
 from longtailed.diagnosis.findings import FEW_ERRORS, Findings
+from longtailed.diagnosis.limits import warnings
 
 MOST_ROWS = 15
 
@@ -18,14 +19,14 @@ MOST_ROWS = 15
 def print_diagnosis(
     findings: Findings, advice: Sequence[Advice], limits: Sequence[str], out: str
 ) -> None:
-    """Print the classes with most error, what it goes with, and what to try first."""
+    """Print the classes with most error, the parts of it, and what to try first."""
     estimated = findings.evidence.estimated
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
     table.add_column("class", overflow="fold")
     for column in ("images", "acc.*" if estimated else "acc.", "scarcity", "similarity", "rest"):
         table.add_column(column, justify="right", no_wrap=True)
-    table.add_column("most similar", overflow="fold")
-    table.add_column("goes with", no_wrap=True)
+    table.add_column("most similar", overflow="fold", min_width=8)
+    table.add_column("largest parts", overflow="fold", min_width=11)  # "similarity,"
     for label in findings.by_error()[:MOST_ROWS]:
         table.add_row(*_row(findings, label))
     Console().print(table)
@@ -39,17 +40,23 @@ def print_diagnosis(
     if estimated:
         print("* estimated from the nearest other images; no classifier was trained.")
     print(
-        "Unclear: chance could have made the parts. Few errors: fewer than "
-        f"{FEW_ERRORS}, not divided."
+        "Largest parts: those of a fifth of the error or more, the largest first. Unclear: the "
+        f"largest could be chance. Few errors: fewer than {FEW_ERRORS}, not divided."
     )
+    _print_advice(findings, advice)
+    for text in (*warnings(findings), limits[0]):
+        print(f"\n{text}")
+    print(f"All limits, example images and look-alikes: {out}")
+
+
+def _print_advice(findings: Findings, advice: Sequence[Advice]) -> None:
     print("\nWhat to try first")
     for number, one in enumerate(advice, start=1):
         print(f"{number}. {one.title}. {one.reason}")
         for command in one.commands:
-            print(f"     {command}")
-    if findings.blurred:
-        print(f"\n{limits[-1]}")
-    print(f"\n{limits[0]}\nAll limits, example images and look-alikes: {out}")
+            print(f"   - {command.what}:\n     {command.line}")
+    if not findings.evidence.estimated and any(one.commands for one in advice):
+        print(KEPT)
 
 
 def _row(findings: Findings, label: int) -> list[str]:
@@ -72,8 +79,7 @@ def _row(findings: Findings, label: int) -> list[str]:
 
 
 def _word(findings: Findings, label: int) -> str:
-    """Return the verdict in at most two words."""
+    """Return the verdict in few words."""
     if not findings.divided(label):
         return "few errors" if findings.parts.wrong[label] else "-"
-    parts = " + ".join(findings.large_parts(label))
-    return parts or ("the rest" if findings.mostly_rest(label) else "unclear")
+    return ", ".join(findings.large_parts(label)) or "unclear"

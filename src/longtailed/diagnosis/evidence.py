@@ -13,7 +13,8 @@ from torch import Tensor
 from longtailed.checkpoint import read_json
 from longtailed.data import ImageSet, Splits
 from longtailed.diagnosis.attribution import vote_of_neighbours
-from longtailed.diagnosis.passes import THUMBNAIL, collect, nearest, predict
+from longtailed.diagnosis.passes import THUMBNAIL, collect, image_side, nearest, predict
+from longtailed.diagnosis.training_fit import TrainingFit, training_fit
 from longtailed.engine import make_fabric
 from longtailed.errors import LongTailedError
 from longtailed.initial_weights import load_initial_weights
@@ -46,8 +47,9 @@ class Evidence:
     `features` [N, A] and `neutral` [N, B] are those of the training images: `features` of the
     diagnosed network, `neutral` of a description that did not learn these labels, and `nearest` the
     `similarity.nearest_images` in the latter. `test_features` [M, A] and `predictions` [M] belong
-    to `test`; without a trained classifier, these are the training images again, predicted leaving
-    each one out, and `estimated` is True.
+    to `test`, and `fit` says how the network does on its own training images. Without a trained
+    classifier the tested images are the training images again, predicted leaving each one out;
+    `estimated` is True and `fit` None.
     """
 
     train: ImageSet
@@ -57,8 +59,13 @@ class Evidence:
     nearest: tuple[Tensor, Tensor]
     test_features: Tensor
     predictions: Tensor
-    estimated: bool
+    fit: TrainingFit | None
     about: dict[str, Any]
+
+    @property
+    def estimated(self) -> bool:
+        """Whether there is no trained classifier, and its errors are estimated."""
+        return self.fit is None
 
 
 def of_run(
@@ -94,16 +101,19 @@ def of_run(
     test = shown.imageset("test")
     _check_size(test)
     method.to(fabric.device)
-    features, thumbnails = collect(method.network.features, splits, "train", fabric)
+    features, guessed, thumbnails = predict(method, splits, "train", fabric)
     neutral, name = neutral_features(recipe, splits, thumbnails, look_alikes_from, fabric)
-    test_features, predictions = predict(method, shown, fabric)
+    test_features, predictions, _ = predict(method, shown, "test", fabric)
     about = _about_run(directory, recipe, manifest) | {
         "weights": weights,
+        "image_side": image_side(splits.imageset("train"), manifest["network_input"]),
         "tested_on": own_test(manifest) if own else f"all of {test.name}",
         "look_alikes_from": name,
     }
     train, near = splits.imageset("train"), nearest(neutral, fabric)
-    return Evidence(train, test, features, neutral, near, test_features, predictions, False, about)
+    labels, classes = torch.from_numpy(train.labels), train.num_classes
+    fit = training_fit(features, guessed, labels, classes, fabric.device)
+    return Evidence(train, test, features, neutral, near, test_features, predictions, fit, about)
 
 
 def _about_run(directory: Path, recipe: Recipe, manifest: dict[str, Any]) -> dict[str, Any]:
@@ -169,10 +179,16 @@ def of_data(
         "options": options,
         "method": [],
         "network": name,
+        "image_side": image_side(train, _input_side(splits)),
         "tested_on": f"the images themselves ({split or 'train'}), each left out in turn",
         "look_alikes_from": name,
     }
-    return Evidence(train, train, features, features, near, features, predictions, True, about)
+    return Evidence(train, train, features, features, near, features, predictions, None, about)
+
+
+def _input_side(splits: Splits) -> int:
+    """Return the side of the images that a network is given, in pixels."""
+    return int(next(splits.scan("train", batch_size=1)).images[0].shape[-1])
 
 
 def _opened(data: Data, split: str, fabric: Fabric) -> Splits:
@@ -244,7 +260,7 @@ def _network_for_data(
         return restore(weights)[1].network, f"the network of {weights}"
     name = name or DEFAULT_NETWORK
     if weights is not None:
-        size = next(splits.scan("train", batch_size=1)).images[0].shape[-1]
+        size = _input_side(splits)
         network = build_network(name, splits.imageset("train").num_classes, image_size=size)
         load_initial_weights(Path(weights), network)
         return network, f"{name} with the weights of {Path(weights).name}"

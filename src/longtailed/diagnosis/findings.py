@@ -31,10 +31,12 @@ from longtailed.diagnosis.similarity import (
     nearest_means,
     unit_features,
 )
+from longtailed.diagnosis.training_fit import balanced_share
 from longtailed.metrics import class_groups, confusion_matrix
 
 FEW_ERRORS = 5  # wrong images of a class below which its error is not divided
 NOTICEABLE = 0.2  # share of a class's error from which a part is worth naming
+PARTS = ("error", "scarcity", "similarity", "rest")  # in the order of `Parts.intervals`
 MOST_LOOK_ALIKES = 200
 DUPLICATE = 0.999  # cosine of neutral features from which two images are likely the same
 
@@ -63,7 +65,8 @@ class Findings:
     `cosine`, `overlap` and `alike` are those of `similarity.mean_cosine` (centred),
     `gaussian_overlap` (test images) and `look_alike_share`; `confused` of `confusion_similarity`
     and `leakage` of `head_leakage`. `memorised` are the shares of training and of test images that
-    are nearest to the mean of their own class, a class counting once.
+    are nearest to the mean of their own class, a class counting once. `neutral_right` is the share
+    of training images that look like their own class in the neutral features alone.
     """
 
     evidence: Evidence
@@ -79,6 +82,7 @@ class Findings:
     look_alikes: Sequence[LookAlike]
     look_alike_images: int
     memorised: tuple[float, float]
+    neutral_right: float
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -128,34 +132,29 @@ class Findings:
             most = parts.towards[label, similar] >= parts.similarity[label] / 2
             others = "" if most else " and others"
             words[words.index("similarity")] = f"similarity to {self.names[similar]}{others}"
-        if not words and self.mostly_rest(label):
-            return "neither: mostly the rest"
-        return " and ".join(words) or "unclear: chance could have made the parts"
-
-    def mostly_rest(self, label: int) -> bool:
-        """Return whether the rest is surely above 0 and more than half of the class's error."""
-        rest, error = self.parts.rest[label], self.parts.error[label]
-        return bool(rest > error / 2 and self.parts.intervals[3, label, 0] > 0)
+        if "rest" in words:
+            words[words.index("rest")] = "the rest"
+        return ", then ".join(words) or "unclear: the largest part could be chance"
 
     @property
-    def blurred(self) -> bool:
-        """Whether most training images look like another class: the features know too little."""
-        return self.look_alike_images > len(self.evidence.train) / 2
+    def look_alikes_unsure(self) -> bool:
+        """Whether the features in which look-alikes are sought hardly tell the classes apart."""
+        return self.neutral_right < 0.5
 
     def large_parts(self, label: int) -> list[str]:
-        """Return which of scarcity and similarity matter, the larger first.
+        """Return which of scarcity, similarity and rest matter, the largest first.
 
         A part matters if its interval is above 0 and it is a fifth of the class's error or more.
+        None is named if the interval of the largest is not above 0: a smaller one alone would
+        mislead.
         """
-        parts, found = self.parts, []
-        for row, name, values in (
-            (1, "scarcity", parts.scarcity),
-            (2, "similarity", parts.similarity),
-        ):
-            large = values[label] >= NOTICEABLE * parts.error[label]
-            if large and parts.intervals[row, label, 0] > 0:
-                found.append((float(values[label]), name))
-        return [name for _, name in sorted(found, reverse=True)]
+        parts, low = self.parts, self.parts.intervals[:, label, 0]
+        values = (parts.error, parts.scarcity, parts.similarity, parts.rest)
+        sizes = [float(row[label]) for row in values]
+        order = sorted((1, 2, 3), key=lambda row: -sizes[row])
+        if low[order[0]] <= 0:
+            return []
+        return [PARTS[r] for r in order if sizes[r] >= NOTICEABLE * sizes[0] and low[r] > 0]
 
 
 def examine(evidence: Evidence) -> Findings:
@@ -172,6 +171,7 @@ def examine(evidence: Evidence) -> Findings:
         equal = equal_decision(evidence.features, labels, queries, classes)
         met = nearest_mean_of(queries, evidence.features, labels, classes)
     looks_like = torch.stack(looks, dim=1)
+    neutral = looks_like if evidence.estimated else looks_like[:, 1:]
     neighbours = _neighbours(evidence, looks_like)
     confusion = confusion_matrix(truth, evidence.predictions, classes)
     counts = torch.tensor(train.class_counts)
@@ -189,15 +189,21 @@ def examine(evidence: Evidence) -> Findings:
         confusion=confusion.numpy(),
         look_alikes=found,
         look_alike_images=total,
-        memorised=(_balanced(learnt, labels, classes), _balanced(met, truth, classes)),
+        memorised=(
+            balanced_share(learnt, labels, classes),
+            balanced_share(met, truth, classes),
+        ),
+        neutral_right=float((neutral == labels[:, None]).all(dim=1).double().mean()),
     )
 
 
 def _neighbours(evidence: Evidence, looks_like: Tensor) -> Neighbours:
-    """Return the neighbours of the wrong images; of an estimate with each image left out.
+    """Return the neighbours of the wrong images.
 
-    A mean cannot forget one image as a list of neighbours can, so an estimate asks only whose the
-    nearest other image is.
+    In an estimate the wrong images are training images themselves, and each has to be left out
+    before its neighbours are judged. A list of nearest images allows that (take the next one); a
+    class mean would have to be computed again for every image. So an estimate judges a neighbour
+    by the class of the image nearest to it, and not by class means.
     """
     labels, truth = torch.from_numpy(evidence.train.labels), torch.from_numpy(evidence.test.labels)
     nearest = None
@@ -247,10 +253,3 @@ def list_look_alikes(evidence: Evidence, looks_like: Tensor) -> tuple[list[LookA
 
 def _array(values: Tensor) -> FloatArray:
     return values.double().numpy()
-
-
-def _balanced(predictions: Tensor, labels: Tensor, classes: int) -> float:
-    """Return the mean over the classes that occur of the share predicted right."""
-    images = torch.bincount(labels, minlength=classes)
-    right = torch.bincount(labels[predictions == labels], minlength=classes)
-    return float((right[images > 0] / images[images > 0]).mean())

@@ -8,11 +8,12 @@ from typing import Any
 
 from longtailed.checkpoint import write_json
 from longtailed.data import OnBadImage
-from longtailed.diagnosis.advice import Advice, advise, limits
+from longtailed.diagnosis.advice import Advice, advise
 from longtailed.diagnosis.as_json import to_json
 from longtailed.diagnosis.console import print_diagnosis
 from longtailed.diagnosis.evidence import of_data, of_run
 from longtailed.diagnosis.findings import Findings, examine
+from longtailed.diagnosis.limits import limits
 from longtailed.diagnosis.page import write_page
 from longtailed.errors import LongTailedError
 from longtailed.trained import LAST

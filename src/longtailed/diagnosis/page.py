@@ -10,8 +10,9 @@ import jinja2
 
 from longtailed.checkpoint import write_atomically
 from longtailed.diagnosis import charts
-from longtailed.diagnosis.advice import Advice, Share, plural, rare_share
+from longtailed.diagnosis.advice import KEPT, Advice, Share, named_classes, plural, rare_share
 from longtailed.diagnosis.findings import Findings
+from longtailed.diagnosis.limits import warnings
 from longtailed.diagnosis.pictures import class_examples, listed_look_alikes
 
 MOST_ROWS = 200
@@ -46,7 +47,8 @@ def _content(findings: Findings, advice: Sequence[Advice], limits: Sequence[str]
     return {
         "about": findings.evidence.about,
         "estimated": findings.evidence.estimated,
-        "blurred": findings.blurred,
+        "warnings": warnings(findings),
+        "kept": "" if findings.evidence.estimated else KEPT,
         "headline": _headline(findings),
         "summary": _summary(findings, share),
         "tiles": _tiles(findings, share),
@@ -94,36 +96,33 @@ def _summary(findings: Findings, share: Share | None) -> list[str]:
     )
     if share is None:
         return [data, "No class has enough wrong images for its error to be divided."]
-    names = ", ".join(findings.names[c] for c in share.classes[:6])
-    more = ", …" if len(share.classes) > 6 else ""
-    parts = {
-        "scarcity of the decision": share.scarcity,
-        "similarity to other classes": share.similarity,
-        "neither": share.rest,
-    }
-    ordered = sorted(parts.items(), key=lambda entry: -entry[1])
-    which = "rare classes" if share.rare else "classes with enough errors"
-    divided = ", ".join(f"{percent_points(value)} points go with {name}" for name, value in ordered)
+    sizes = ", ".join(f"{name} {percent_points(value)}" for name, value in _ordered(share))
     return [
         data,
-        f"The {which} ({names}{more}) are wrong in {100 * share.error:.1f} % of cases: {divided}.",
+        f"The error of {named_classes(findings, share)} is {percent_points(share.error)} %"
+        f"{', a class counting once' * (len(share.classes) > 1)}. Its parts in points: {sizes}.",
     ]
+
+
+def _ordered(share: Share) -> list[tuple[str, float]]:
+    """Return the parts by name, the largest first."""
+    parts = {"scarcity": share.scarcity, "similarity": share.similarity, "rest": share.rest}
+    return sorted(parts.items(), key=lambda entry: -entry[1])
 
 
 def _tiles(findings: Findings, share: Share | None) -> list[tuple[str, str, str]]:
     error = findings.parts.error[findings.parts.images > 0]
     tiles = [("Balanced error", f"{100 * error.mean():.1f} %", "mean over classes")]
     if share is not None:
-        tiles += [
-            (
-                "Rare classes' error" if share.rare else "Their error",
-                f"{100 * share.error:.1f} %",
-                plural(len(share.classes), "class", "classes"),
-            ),
-            ("goes with scarcity", percent_points(share.scarcity), "points, of the decision"),
-            ("with similarity", percent_points(share.similarity), "points, look-alikes"),
-            ("with neither", percent_points(share.rest), "points, the rest"),
-        ]
+        whose = "Rare classes' error" if share.rare else "Their error"
+        number = plural(len(share.classes), "class", "classes")
+        remarks = {
+            "scarcity": "points, of the decision",
+            "similarity": "points, look-alikes",
+            "rest": "points, neither",
+        }
+        tiles.append((whose, f"{100 * share.error:.1f} %", number))
+        tiles += [(n.capitalize(), percent_points(v), remarks[n]) for n, v in _ordered(share)]
     tiles.append(("Look-alikes", f"{findings.look_alike_images:,}", "training images"))
     return tiles
 

@@ -58,6 +58,7 @@ __all__ = [
     "TauNorm",
     "build_method",
     "check_options",
+    "chosen_epochs",
     "class_relation_graph",
     "meta_covariance_gradient",
     "method_class",
@@ -156,13 +157,16 @@ def check_options(name: str, options: dict[str, Any]) -> dict[str, Any]:
 
 def never_begun(name: str, options: dict[str, Any], epochs: int) -> list[str]:
     """Return those options, as "start=5", that name an epoch beyond a stage of `epochs`."""
+    return [
+        f"{key}={epoch}" for key, epoch in chosen_epochs(name, options).items() if epoch >= epochs
+    ]
+
+
+def chosen_epochs(name: str, options: dict[str, Any]) -> dict[str, int]:
+    """Return those options that say when something begins, and say it as an epoch's number."""
     known = method_options(name)
     positions = [key for key in options if set(get_args(Position)) <= set(get_args(known[key][0]))]
-    return [
-        f"{key}={options[key]}"
-        for key in positions
-        if isinstance(options[key], int) and options[key] >= epochs
-    ]
+    return {key: options[key] for key in positions if isinstance(options[key], int)}
 
 
 def build_method(

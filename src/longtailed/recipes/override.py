@@ -15,7 +15,7 @@ from longtailed.recipes.recipe import Recipe, Stage, load_recipe
 
 Path = tuple[str | int, ...]
 
-SHORT: dict[str, Path] = {"data": ("data", "source")}
+SHORT: dict[str, Path] = {"data": ("data", "source"), "stages": ("stages",)}
 NAMES = ("name", "kind")  # what a part of a recipe is called by: network=resnet18, schedule=cosine
 
 
@@ -25,7 +25,8 @@ def override(recipe: Recipe, assignments: Sequence[str] | Mapping[str, Any]) -> 
     A key is a full path ("data.imbalance", "stages.0.optimizer.lr") or its last part where only
     one place has it ("imbalance", "lr"); in a recipe of several stages a stage's key needs its
     number ("stages.1.epochs", or "1.epochs"). Options of a stage's method ("gamma", "1.gamma") need
-    no prefix. Values are Python literals; anything else is text; "none" is None.
+    no prefix. "stages" takes the list of all stages. Values are Python literals; anything else is
+    text; "none" is None.
 
     Raises `LongTailedError` for an unknown or ambiguous key (naming the nearest) or a bad value.
     """
@@ -34,12 +35,14 @@ def override(recipe: Recipe, assignments: Sequence[str] | Mapping[str, Any]) -> 
         pairs = [(str(key).replace("-", "_"), _plain(v)) for key, v in assignments.items()]
     else:
         pairs = [_split(text) for text in assignments]
-    # The method comes first: it decides which option names exist.
-    for key, value in sorted(pairs, key=lambda pair: not pair[0].endswith("method")):
+    # The stages and then their methods come first: they decide which other keys exist.
+    for key, value in sorted(pairs, key=lambda p: (p[0] != "stages", not p[0].endswith("method"))):
         path = _resolve(key, values)
         if path[-1] == "method" and value != _get(values, path):
             _set(values, (*path[:-1], "options"), {})
         _set(values, path, value)
+        if path == ("stages",):
+            values = load_recipe(values).model_dump(mode="json")
     return load_recipe(values)
 
 
@@ -63,6 +66,37 @@ def parse_value(text: str) -> Any:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return text
+
+
+def assignment(recipe: Recipe, path: Path, value: Any) -> str:
+    """Return the `key=value` text that sets a path to a value, with the shortest clear key.
+
+    "pretrained" alone would not say what is, nor "fraction" of what: the network's keys stay whole,
+    and data's lose "data" only. `recipe` decides which short keys mean one thing alone.
+    """
+    values = recipe.model_dump(mode="json")
+    first = {"network": 0, "data": 1}.get(str(path[0]), len(path) - 1)
+    keys = (".".join(map(str, path[start:])) for start in range(first, -1, -1))
+    key = next(key for key in keys if _means(key, path, values))
+    return f"{key}={value_text(value)}"
+
+
+def _means(key: str, path: Path, values: Mapping[str, Any]) -> bool:
+    try:
+        return _resolve(key, values) == path
+    except LongTailedError:
+        return False
+
+
+def value_text(value: Any) -> str:
+    """Return a text from which `parse_value` makes the value again."""
+    if isinstance(value, str):
+        return value if parse_value(value.strip()) == value else repr(value)
+    if value is None or isinstance(value, bool):
+        return str(value).lower()
+    text = repr(value)
+    plain = text.replace(", ", ",").replace("'", '"')  # easier to quote in a shell
+    return plain if parse_value(plain) == value else text
 
 
 def _places(values: Mapping[str, Any]) -> Iterator[Path]:
