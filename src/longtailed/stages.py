@@ -53,7 +53,7 @@ def start_from(recipe: Recipe, network: Network) -> dict[str, Any] | None:
     """
     spec = recipe.network
     loaded = None if spec.init_from is None else load_initial_weights(Path(spec.init_from), network)
-    backbone = loaded is not None or spec.pretrained or "weights" in spec.options
+    backbone = spec.brings_weights
     head = loaded is not None and loaded.head
     for stage in recipe.stages:
         kind = method_class(stage.method)

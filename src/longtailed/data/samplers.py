@@ -25,12 +25,12 @@ from longtailed.errors import LongTailedError, unknown_name
 
 __all__ = [
     "SAMPLERS",
-    "SamplerName",
     "ClassAwareSampler",
     "ClassProbabilitySampler",
     "EpochSampler",
     "InstanceSampler",
     "Sampler",
+    "SamplerName",
     "class_aware_sequence",
     "class_probabilities",
     "make_sampler",

@@ -30,9 +30,7 @@ from longtailed.setting_types import BelowOne, NonNegative, Not, Positive, Real,
 
 Weighting = Literal["none", "class-balanced", "inverse"]
 WeightingStart = Annotated[Position, UsedWith(weighting=Not("none"))]
-Beta = Annotated[
-    BelowOne, UsedWith(weighting=("class-balanced",), sampler=("effective-number",))
-]
+Beta = Annotated[BelowOne, UsedWith(weighting=("class-balanced",), sampler=("effective-number",))]
 SamplerBeta = Annotated[BelowOne, UsedWith(sampler=("effective-number",))]
 SamplerStart = Annotated[Position, UsedWith(sampler=Not("instance"))]
 SamplesPerClass = Annotated[Size, UsedWith(sampler=("class-aware",))]

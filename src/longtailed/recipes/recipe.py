@@ -158,6 +158,11 @@ class NetworkSpec(BaseModel):
     init_from: str | None = None
     options: dict[str, Any] = {}
 
+    @property
+    def brings_weights(self) -> bool:
+        """Whether the backbone starts from trained weights."""
+        return self.pretrained or self.init_from is not None or "weights" in self.options
+
     @field_validator("options")
     @classmethod
     def _reserved(cls, value: dict[str, Any]) -> dict[str, Any]:
