@@ -159,7 +159,10 @@ def test_data_describes_a_source(run, photos, tmp_path):
         (["train"], "say what to train"),
         (["train", "--data", "digits", "--imbalance", "0.5"], "data.imbalance cannot be 0.5"),
         (["train", "--data", "digits", "--device", "cpu:1"], "makes no sense"),
-        (["train", "--data", "digits", "std=0,0,0", "mean=0,0,0"], "data.std.0 cannot be 0: input should be greater than 0"),
+        (
+            ["train", "--data", "digits", "std=0,0,0", "mean=0,0,0"],
+            "data.std.0 cannot be 0: input should be greater than 0",
+        ),
         (["train", "--data", "digits", "network.options.width=abc"], "does not take the options"),
         (["train", "--data", "digits", "network=vit_tiny_patch16_224"], "vit_tiny_patch16_224"),
         (["data", "digits", "--thumbnails", "th.txt"], "must end in .png"),

@@ -239,7 +239,10 @@ def test_normalize_equals_torchvision(memory_format):
             "pad_crop: padding cannot be -1: input should be greater than or equal to 0",
         ),
         (lambda: PadCrop(1.5), "padding cannot be 1.5: input should be a valid integer"),
-        (lambda: PadCrop(2, mode="edge"), "pad_crop: mode cannot be 'edge': input should be 'zero' or 'reflect'"),
+        (
+            lambda: PadCrop(2, mode="edge"),
+            "pad_crop: mode cannot be 'edge': input should be 'zero' or 'reflect'",
+        ),
         (lambda: Flip(1.5), "flip: p cannot be 1.5: input should be less than or equal to 1"),
         (lambda: Flip("x"), "flip: p cannot be 'x': input should be a valid number"),
         (lambda: ResizedCrop(0), "size cannot be 0: input should be greater than or equal to 1"),
