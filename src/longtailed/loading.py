@@ -46,6 +46,8 @@ def load_splits(data: Data) -> tuple[dict[str, ImageSet], dict[str, Any]]:
         "skipped": [name for imageset in loaded.values() for name in imageset.skipped],
     }
     train, sets = loaded["train"], {}
+    for name, images in (("holdout", data.holdout), ("meta_per_class", data.meta_per_class)):
+        _check_number(name, images, train)
     if evaluated is not None:
         test = loaded[evaluated]
     else:
@@ -73,6 +75,16 @@ def load_splits(data: Data) -> tuple[dict[str, ImageSet], dict[str, Any]]:
         sets["unlabelled"] = load_unlabelled(data, whole, train, _load)
         notes["unlabelled"] = data.unlabelled
     return {"train": train, **sets, "test": test}, notes
+
+
+def _check_number(name: str, images: int | float | None, train: ImageSet) -> None:
+    """Raise `LongTailedError` if no class has as many images as are wanted of each."""
+    largest = max(train.class_counts)
+    if isinstance(images, int) and images > max(largest, META_IMAGES, HOLDOUT_IMAGES):
+        raise LongTailedError(
+            f"{name}={images} images of each class were asked for, but the largest class of the "
+            f"training images has {largest}; ask for fewer."
+        )
 
 
 def _of_each_class(imageset: ImageSet, wanted: int | float) -> str:
