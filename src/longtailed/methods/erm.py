@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
+from pydantic import BeforeValidator
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
@@ -28,7 +29,12 @@ from longtailed.nn import Network
 from longtailed.schedules import Position
 from longtailed.setting_types import BelowOne, NonNegative, Not, Positive, Real, Size, UsedWith
 
-Weighting = Literal["none", "class-balanced", "inverse"]
+
+def _none_by_name(value: Any) -> Any:
+    return "none" if value is None else value  # `weighting=none` on the command line is None
+
+
+Weighting = Annotated[Literal["none", "class-balanced", "inverse"], BeforeValidator(_none_by_name)]
 WeightingStart = Annotated[Position, UsedWith(weighting=Not("none"))]
 Beta = Annotated[BelowOne, UsedWith(weighting=("class-balanced",), sampler=("effective-number",))]
 SamplerBeta = Annotated[BelowOne, UsedWith(sampler=("effective-number",))]
