@@ -17,6 +17,7 @@ from PIL import Image
 
 from longtailed import cli, train
 from longtailed.checkpoint import read_weights
+from longtailed.errors import LongTailedError
 from longtailed.job import Interrupted
 
 QUICK = ["epochs=2", "network.options.width=0.5", "batch_size=32", "holdout=4"]
@@ -126,6 +127,21 @@ def test_several_seeds_print_mean_and_deviation(run, tmp_path):
     assert (tmp_path / "seeds" / "report.html").exists()
 
 
+def test_several_seeds_keep_the_other_options(run, monkeypatch):
+    given = {}
+
+    def noted(_recipe, seeds, **options):
+        given.update(options, seeds=seeds)
+        raise LongTailedError("that is enough.")
+
+    monkeypatch.setattr("longtailed.seeds.train_seeds", noted)
+    options = ["--devices", 2, "--tensorboard", "--device", "cpu", "--jobs", 3]
+    assert run("train", "digits-ce", "--seeds", "0-1", *options)[0] == 2
+    assert given == {
+        "seeds": [0, 1], "devices": 2, "tensorboard": True, "device": "cpu", "jobs": 3, "out": None
+    }  # fmt: skip
+
+
 def test_lists(run):
     for what in ("methods", "networks", "sources", "recipes", "views", "samplers"):
         code, printed, _ = run("list", what)
@@ -163,7 +179,16 @@ def test_data_describes_a_source(run, photos, tmp_path):
             ["train", "--data", "digits", "std=0,0,0", "mean=0,0,0"],
             "data.std.0 cannot be 0: input should be greater than 0",
         ),
-        (["train", "--data", "digits", "network.options.width=abc"], "does not take the options"),
+        (["train", "digits-ce", "--jobs", "2"], "--jobs says how many of several seeds"),
+        (["train", "digits-ce", "--seeds", "0-1", "seed=3"], "give either one seed or several"),
+        (["train", "digits-ce", "--network", "foo", "network=resnet8"], "network.name is given tw"),
+        (["train", "digits-ce", "views.standrad=flip"], "no stage asks for the view 'standrad'"),
+        (["train", "digits-ce", "holdout=100000"], "holdout=100000 images of each class were"),
+        (["train", "digits-ce", "meta_per_class=100000"], "but the largest class of the training"),
+        (["data", "digits", "--imbalance", "nan"], "at least 1; it is nan"),
+        (["data", "digits", "--split", "foo"], "digits has no split 'foo'; it has 'train' and"),
+        (["train", "--data", "digits", "network.options.width=true"], "a number is needed, not"),
+        (["train", "--data", "digits", "network.options.width=abc"], "'width' of resnet32 cannot"),
         (["train", "--data", "digits", "network=vit_tiny_patch16_224"], "vit_tiny_patch16_224"),
         (["data", "digits", "--thumbnails", "th.txt"], "must end in .png"),
         (["list", "methodes"], "did you mean 'methods'"),

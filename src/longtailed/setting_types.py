@@ -7,7 +7,7 @@ checks them all. No number may be true or false, infinite or not a number.
 from __future__ import annotations
 
 import functools
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar, get_args
 
 from annotated_types import Ge, Gt, Le, Lt
@@ -107,7 +107,7 @@ def used_with(annotation: Any) -> UsedWith | None:
 
 
 @functools.cache
-def _adapter(annotation: Hashable) -> TypeAdapter[Any]:
+def _adapter(annotation: Any) -> TypeAdapter[Any]:
     return TypeAdapter(annotation)
 
 
