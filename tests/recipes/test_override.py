@@ -31,7 +31,8 @@ def test_a_setting_given_twice_with_different_values_is_refused(flags, overrides
 
 
 def test_a_setting_given_twice_with_one_value_is_taken():
-    recipe = as_recipe(None, **DIGITS, network="resnet8", overrides=["network=resnet8", "lr=.5"])
+    same = ["network=resnet8", "imbalance=20", "lr=.5", "precision=32", "precision='32'"]
+    recipe = as_recipe(None, **DIGITS, network="resnet8", imbalance=20.0, overrides=same)
     assert (recipe.network.name, recipe.stages[0].optimizer.lr) == ("resnet8", 0.5)
 
 

@@ -21,7 +21,9 @@ SHORT: dict[str, Path] = {"data": ("data", "source")}
 NAMES = ("name", "kind")  # what a part of a recipe is called by: network=resnet18, schedule=cosine
 
 
-def override(recipe: Recipe, *assignments: Sequence[str] | Mapping[str, Any]) -> Recipe:
+def override(
+    recipe: Recipe, *assignments: Sequence[str] | Mapping[str, Any], complete: bool = True
+) -> Recipe:
     """Return the recipe with `key=value` texts, or mappings of keys to values, applied.
 
     A key is a full path ("data.imbalance", "stages.0.optimizer.lr") or its last part where only
@@ -31,7 +33,8 @@ def override(recipe: Recipe, *assignments: Sequence[str] | Mapping[str, Any]) ->
     another optimiser gets that one's usual settings, but for those that are given, too.
 
     Raises `LongTailedError` for an unknown or ambiguous key (naming the nearest), a bad value, a
-    setting given twice with different values, and one that has no effect beside the others.
+    setting given twice with different values, and one that has no effect beside the others
+    (unless more will be set: `complete` False).
     """
     values = recipe.model_dump(mode="json")
     given: dict[Path, Any] = {}
@@ -39,10 +42,11 @@ def override(recipe: Recipe, *assignments: Sequence[str] | Mapping[str, Any]) ->
     pairs = [pair for group in assignments for pair in _pairs(group)]
     for key, value in sorted(pairs, key=lambda pair: not pair[0].endswith("method")):
         path = _resolve(key, values)
-        if str(given.setdefault(path, value)) != str(value):
+        first = given.setdefault(path, value)
+        if first != value and str(first) != str(value):
+            place = ".".join(map(str, path))
             raise LongTailedError(
-                f"{'.'.join(map(str, path))} is given twice, as {given[path]!r} and as {value!r}; "
-                "give it once."
+                f"{place} is given twice, as {first!r} and as {value!r}; give it once."
             )
         if path[-1] == "method" and value != _get(values, path):
             _set(values, (*path[:-1], "options"), {})
@@ -50,7 +54,7 @@ def override(recipe: Recipe, *assignments: Sequence[str] | Mapping[str, Any]) ->
     for number, stage in enumerate(recipe.stages):
         _follow_optimizer(stage.optimizer.name, number, values, given)
     changed = load_recipe(values)
-    for path in given:
+    for path in given if complete else ():
         _check_effect(path, changed)
     return changed
 
@@ -73,20 +77,21 @@ def _follow_optimizer(before: str, number: int, values: Any, given: Mapping[Path
 
 def _check_effect(path: Path, recipe: Recipe) -> None:
     """Raise `LongTailedError` if a given setting has no effect beside the others of the recipe."""
-    *parents, name = path
+    parents, name = path[:-1], str(path[-1])
     section: Any = recipe
     for part in parents:
         section = section[part] if isinstance(part, int) else getattr(section, part, None)
-    needs, settings, default = None, {}, None
     if isinstance(section, BaseModel):
-        field = type(section).model_fields[str(name)]
+        field = type(section).model_fields[name]
         needs = next((part for part in field.metadata if isinstance(part, UsedWith)), None)
         settings, default = dict(section), field.default
-    elif parents[-1] == "options" and parents[0] == "stages":
+    elif parents[0] == "stages":  # its method's options
         options = method_options(recipe.stages[int(parents[1])].method)
-        annotation, default = options[str(name)]
+        annotation, default = options[name]
         needs = used_with(annotation)
         settings = {key: preset for key, (_, preset) in options.items()} | section
+    else:
+        return
     unmet = needs.unmet(settings) if needs and settings[name] != default else None
     if unmet:
         place = ".".join(map(str, path))
