@@ -78,6 +78,16 @@ def test_captured_and_eager_training_are_equal(name, options, build, job, record
     assert_equal_states(eager, captured)
 
 
+@pytest.mark.parametrize("name", ["ce", "concutmix"])
+def test_a_partial_batch_does_not_disturb_captured_steps(name, build, job, recorded_graphs):
+    options = OPTIONS.model_copy(update={"drop_last": False, "batch_size": 7})  # 45 images
+    eager, captured = build(name), build(name)
+    fit(eager, job("never", options))
+    fit(captured, job("always", options))
+    assert recorded_graphs
+    assert_equal_states(eager, captured)
+
+
 def test_a_new_phase_is_captured_anew(build, job, recorded_graphs):
     fit(build("ce", weighting="inverse", weighting_start=3), job())
     assert len(recorded_graphs) == 2

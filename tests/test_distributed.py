@@ -28,6 +28,7 @@ SETTINGS = [
     "holdout=5",
     "sampler=class-balanced",
     "network.options.width=0.5",
+    "precision=32",
 ]
 RECIPE = override(compose("digits", "ce", "resnet8"), SETTINGS)
 
@@ -137,7 +138,7 @@ def assert_shared_draws(home: Path) -> None:
     steps = len(train) // 2 // (BATCH // 2)
     for epoch in range(EPOCHS):
         shares = [np.load(home / f"drawn-{epoch}-{rank}.npy") for rank in (0, 1)]
-        assert [share.shape for share in shares] == [(steps, BATCH // 2)] * 2
+        assert [share.shape for share in shares] == [(steps * (BATCH // 2),)] * 2
         draws = sampler.indices(epoch, EPOCHS)[: steps * BATCH]
         for rank, share in enumerate(shares):
             np.testing.assert_array_equal(share.ravel(), draws[rank::2])

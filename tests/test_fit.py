@@ -98,6 +98,21 @@ def test_an_interrupted_run_ends_with_the_same_weights(method, job, tmp_path, nu
     assert [row["epoch"] for row in rows(tmp_path)] == [0, 1, 2]
 
 
+def test_partial_batches_are_trained_on_where_they_are_wanted(method, job, tmp_path):
+    whole, seen = method(), []
+    whole.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0]["train"].labels)))
+    fit(whole, job(None, drop_last=False))
+    assert seen == [12, 12, 12, 9] * 3
+    for at in ((1, 2), (2, 0)):  # before and after the second epoch's partial batch
+        stopping = type("Stopping", (StopAfter,), {"at": at})
+        with pytest.raises(Interrupted):
+            fit(method(stopping), job(drop_last=False))
+        resumed = method()
+        fit(resumed, job(drop_last=False))
+        assert same_weights(whole, resumed)
+        (tmp_path / "checkpoint.pt").unlink()
+
+
 def test_loss_means_survive_an_interruption(method, job, tmp_path, fabric):
     fit(method(), job())
     undisturbed = [row["loss"] for row in rows(tmp_path)]

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from longtailed.capture import Replayed, decide_capture, side_stream
 from longtailed.compiling import compiled_stages
 from longtailed.data import ImageSet, Splits, long_tail_counts
-from longtailed.engine import make_fabric
+from longtailed.engine import make_fabric, precision_of
 from longtailed.errors import LongTailedError, unknown_name
 from longtailed.floor import large_copy, least_work, matrix_product
 from longtailed.job import Job
@@ -207,7 +207,7 @@ class _Measured:
 
     def figures(self, rounds: int) -> dict[str, Any]:
         """Return the figures of all variants after `rounds` turns each."""
-        dtype = torch.bfloat16 if self.recipe.precision == "bf16" else torch.float32
+        dtype = torch.bfloat16 if precision_of(self.fabric) == "bf16" else torch.float32
         device, (images, labels) = self.fabric.device, self._batch()
         with self.fabric.autocast():
             work = least_work(copy.deepcopy(self.network), images, labels, dtype)
@@ -227,7 +227,7 @@ class _Measured:
             "network": self.recipe.network.name,
             "batch_size": len(labels),
             "image_size": images.shape[-1],
-            "precision": self.recipe.precision,
+            "precision": precision_of(self.fabric),
             "channels_last": self.recipe.channels_last,
             "rounds": rounds,
             "steps_per_round": self.block,

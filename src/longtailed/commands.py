@@ -60,7 +60,7 @@ def train(
     jobs: Annotated[
         int | None, typer.Option(help="Seeds trained at the same time (with --seeds).", min=1)
     ] = None,
-    precision: Annotated[str | None, typer.Option(help="32 or bf16.")] = None,
+    precision: Annotated[str | None, typer.Option(help="32, bf16 or auto.")] = None,
     root: RootOption = None,
     label_column: LabelColumnOption = None,
     class_names: ClassNamesOption = None,

@@ -25,9 +25,10 @@ def make_fabric(
     """Return launched Fabric on the device asked for.
 
     `device` is "auto" (CUDA if there is one), "cpu", "cuda" or "cuda:K"; `devices` is the number
-    of processes. Under torchrun the environment's world is used. `idle_parameters` says that a
-    step may leave parameters without a gradient (`Method.idle_parameters`): several processes
-    then look in each step which ones, so that these stay as they are with one process.
+    of processes. Under torchrun the environment's world is used. `precision` is "32", "bf16" or
+    "auto" (see `resolve_precision`); `precision_of` tells what it came to. `idle_parameters` says
+    that a step may leave parameters without a gradient (`Method.idle_parameters`): several
+    processes then look in each step which ones, so that these stay as they are with one process.
     Raises `LongTailedError` for a device that this machine does not have.
     """
     kind, _, number = device.partition(":")
@@ -52,6 +53,7 @@ def make_fabric(
             "than precision=32.",
             stacklevel=2,
         )
+    half = resolve_precision(precision, torch.device(kind)) == "bf16"
     world = int(os.environ.get("LOCAL_WORLD_SIZE", devices))
     several = "ddp_find_unused_parameters_true" if idle_parameters else "ddp"
     fabric = Fabric(
@@ -59,7 +61,7 @@ def make_fabric(
         devices=[int(number)] if number and world == 1 else world,
         num_nodes=int(os.environ.get("GROUP_WORLD_SIZE", 1)),
         strategy=several if int(os.environ.get("WORLD_SIZE", world)) > 1 else "auto",
-        precision="bf16-mixed" if precision == "bf16" else "32-true",
+        precision="bf16-mixed" if half else "32-true",
     )
     fabric.launch()
     return fabric
@@ -69,7 +71,28 @@ def has_bfloat16() -> bool:
     """Return whether this processor computes in bfloat16 rather than emulating it."""
     if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
+    if platform.machine().lower() in {"x86_64", "amd64"}:
+        # oneDNN says yes to every processor with AVX-512, of which many only emulate it.
+        return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def resolve_precision(precision: str, device: torch.device) -> str:
+    """Return "bf16" or "32": for "auto" bf16 where the device computes it in hardware.
+
+    With AVX-512 bf16 a step of ResNet-32 takes 0.6 of its time in float32; where bfloat16 is
+    emulated, 7 times as long.
+    """
+    if precision != "auto":
+        return precision
+    cuda = device.type == "cuda"
+    able = torch.cuda.is_bf16_supported(including_emulation=False) if cuda else has_bfloat16()
+    return "bf16" if able else "32"
+
+
+def precision_of(fabric: Fabric) -> str:
+    """Return the precision that a Fabric computes in: "bf16" or "32"."""
+    return "bf16" if fabric.strategy.precision.precision == "bf16-mixed" else "32"
 
 
 def processor_name() -> str:
@@ -88,6 +111,7 @@ def environment(fabric: Fabric) -> dict[str, Any]:
     cuda = torch.cuda.get_device_name(device) if device.type == "cuda" else None
     return {
         "hardware": cuda or f"{processor_name()}, {os.cpu_count()} cores",
+        "precision": precision_of(fabric),
         "processes": fabric.world_size,
         "versions": {
             "longtailed": importlib.metadata.version("longtailed"),

@@ -141,12 +141,11 @@ class _Fit:
     def _train_epoch(self, epoch: int, bar: ProgressBar) -> dict[str, Any]:
         """Train one epoch from `first_step` on and return its figures."""
         steps, sums, fabric = self.steps, self.steps.sums, self.job.fabric
-        last, images = steps.progress.steps - 1, 0
+        last = steps.progress.steps - 1
         on_cpu = fabric.device.type == "cpu" and fabric.world_size == 1
         started = time.perf_counter()
         self.method.train()
         for step in steps.run(self.first_step):
-            images += steps.images_per_step
             if on_cpu:  # elsewhere once an epoch: it reads from the device
                 sums.check(epoch)
             if bar.advance():
@@ -162,6 +161,7 @@ class _Fit:
             self.method.end_epoch(self.run_view, steps.progress)
         self._check_weights(epoch)
         seconds, terms = time.perf_counter() - started, sums.means()
+        images = steps.images_until(last + 1) - steps.images_until(self.first_step)
         return {
             "stage": self.job.stage,
             "method": self.job.label,

@@ -29,8 +29,9 @@ from longtailed.setting_types import Index, Positive, Size, Whole
 class FitOptions(BaseModel):
     """How long and how a method is trained.
 
-    `batch_size` counts images over all processes. `accumulate` steps share one update;
-    `clip` limits the gradient's norm. Evaluation on the held-out split comes every
+    `batch_size` counts images over all processes; with `drop_last` the images of an epoch that do
+    not fill a batch are left out, else they make a smaller one. `accumulate` steps share one
+    update; `clip` limits the gradient's norm. Evaluation on the held-out split comes every
     `evaluate_every` epochs, the checkpoint every `checkpoint_every` epochs (None: after the
     first, and then at the first end of an epoch after ten seconds), and both after the last one.
     """
@@ -39,6 +40,7 @@ class FitOptions(BaseModel):
 
     epochs: Index = 200
     batch_size: Annotated[Whole, Ge(2)] = 128
+    drop_last: bool = True
     accumulate: Size = 1
     clip: Positive | None = None
     optimizer: Optimizer = Optimizer()

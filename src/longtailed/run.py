@@ -31,7 +31,7 @@ from longtailed.nn import Network, build_network
 from longtailed.prepare import prepare
 from longtailed.recipes import Recipe, compose, named_recipe, override
 from longtailed.report import write_report
-from longtailed.rundir import check_directory, claim_directory
+from longtailed.rundir import begun_precision, check_directory, claim_directory
 from longtailed.stages import build_stage, check_stages, start_from
 from longtailed.trained import LAST
 
@@ -129,7 +129,8 @@ def train(
             write_report([directory])
         return finished
     idle = any(method_class(stage.method).idle_parameters for stage in chosen.stages)
-    fabric = make_fabric(device, devices, chosen.precision, idle_parameters=idle)
+    precision = begun_precision(directory, chosen)
+    fabric = make_fabric(device, devices, precision, idle_parameters=idle)
     splits, manifest = prepare(chosen, fabric.device)
     network_ = initial_network(chosen, splits)
     manifest["init_from"] = start_from(chosen, network_)

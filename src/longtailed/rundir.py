@@ -35,6 +35,17 @@ def check_directory(directory: Path, recipe: Recipe) -> None:
         raise LongTailedError(f"{directory} exists and holds no run; choose another directory.")
 
 
+def begun_precision(directory: Path, recipe: Recipe) -> str:
+    """Return the precision in which the directory's run was begun, else the recipe's.
+
+    A run with `precision=auto` goes on in the same one on another machine.
+    """
+    path = directory / "manifest.json"
+    if recipe.precision != "auto" or not path.exists():
+        return recipe.precision
+    return str(read_json(path).get("precision", recipe.precision))
+
+
 def claim_directory(directory: Path, recipe: Recipe, manifest: dict[str, Any]) -> None:
     """Write recipe.json and manifest.json; refuse to go on with a run on data that has changed."""
     try:

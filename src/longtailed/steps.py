@@ -13,6 +13,7 @@ from longtailed.capture import Replayed, decide_capture
 from longtailed.data.feed import Draw, Feed
 from longtailed.data.streams import Stream, step_seed
 from longtailed.job import Job
+from longtailed.losses.inputs import full_precision
 from longtailed.methods.base import Method, Progress
 from longtailed.optim import set_learning_rate
 from longtailed.terms import TermSums
@@ -50,6 +51,9 @@ class Steps:
         feed = self.job.splits.open(
             f"{self.job.stage}/{name}", stream, options.batch_size, self.job.seed,
             fabric.global_rank, fabric.world_size,
+            # Streams beside the training images always have full batches, of which a method takes
+            # as many images as it needs.
+            drop_last=options.drop_last or name != "train",
         )  # fmt: skip
         wanted = stream.batch_size or options.batch_size
         if feed.batch_size * fabric.world_size < wanted and fabric.is_global_zero:
@@ -63,8 +67,13 @@ class Steps:
 
     @property
     def images_per_step(self) -> int:
-        """Training images of one step, over all processes."""
+        """Training images of one full step, over all processes."""
         return self.feeds["train"].batch_size * self.job.fabric.world_size
+
+    def images_until(self, step: int) -> int:
+        """Training images of the epoch's steps before `step`, over all processes."""
+        feed = self.feeds["train"]
+        return min(step * feed.batch_size, feed.images) * self.job.fabric.world_size
 
     def enter(self, epoch: int) -> None:
         """Begin an epoch: set what its schedules say."""
@@ -125,7 +134,7 @@ class Steps:
             self.optimizer.zero_grad(set_to_none=True)
         with fabric.no_backward_sync(self.module, enabled=not update):
             terms: dict[str, Tensor] = self.module(batches, progress)
-            total = torch.stack([term.float() for term in terms.values()]).sum()
+            total = torch.stack([full_precision(term) for term in terms.values()]).sum()
             fabric.backward(total / shared)
         if update:
             if options.clip is not None:

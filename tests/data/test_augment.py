@@ -192,19 +192,20 @@ def test_every_image_gets_its_own_parameters(op):
 @pytest.mark.parametrize("op", ALL_OPS, ids=str)
 def test_operations_never_read_a_value_back(op):
     """Fake tensors have no values: reading one, or a shape that depends on one, fails."""
-    drawn = op.sample((6, 3, 12, 12), seeded())
     with FakeTensorMode():
         assert op(torch.empty(6, 3, 12, 12, dtype=torch.uint8), seeded()).dtype == torch.uint8
 
-        def on_gpu(tensor):
-            return torch.empty(tensor.shape, dtype=tensor.dtype, device="cuda")
 
-        # Fake tensors of two devices do not mix: `apply` makes everything where the images are.
-        images = torch.empty(6, 3, 12, 12, dtype=torch.uint8, device="cuda")
+@pytest.mark.parametrize("op", ALL_OPS, ids=str)
+def test_operations_make_everything_where_the_images_are(op, on_fake_gpu):
+    """Fake tensors of two devices do not mix."""
+    drawn = op.sample((6, 3, 12, 12), seeded())
+    with FakeTensorMode():
+        images = on_fake_gpu(torch.empty(6, 3, 12, 12, dtype=torch.uint8))
         if isinstance(drawn, tuple):
-            parameters = type(drawn)(*map(on_gpu, drawn))
+            parameters = type(drawn)(*map(on_fake_gpu, drawn))
         else:
-            parameters = None if drawn is None else on_gpu(drawn)
+            parameters = None if drawn is None else on_fake_gpu(drawn)
         assert op.apply(images, parameters).device.type == "cuda"
 
 

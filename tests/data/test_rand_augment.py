@@ -117,13 +117,17 @@ def test_images_keep_their_size_and_get_their_own_parameters(height, width):
 
 def test_no_value_is_read_back():
     """Fake tensors have no values: reading one, or a shape that depends on one, fails."""
+    with FakeTensorMode():
+        images = torch.empty(6, 3, 12, 12, dtype=torch.uint8)
+        assert RandAugment()(images, seeded()).dtype == torch.uint8
+
+
+def test_everything_is_made_where_the_images_are(on_fake_gpu):
     op = RandAugment()
     drawn = op.sample((6, 3, 12, 12), seeded())
     with FakeTensorMode():
-        assert op(torch.empty(6, 3, 12, 12, dtype=torch.uint8), seeded()).dtype == torch.uint8
-        images = torch.empty(6, 3, 12, 12, dtype=torch.uint8, device="cuda")
-        on_gpu = (torch.empty(field.shape, dtype=field.dtype, device="cuda") for field in drawn)
-        assert op.apply(images, DrawnOperations(*on_gpu)).device.type == "cuda"
+        images = on_fake_gpu(torch.empty(6, 3, 12, 12, dtype=torch.uint8))
+        assert op.apply(images, DrawnOperations(*map(on_fake_gpu, drawn))).device.type == "cuda"
 
 
 def test_views_know_it_by_name():

@@ -74,6 +74,41 @@ def test_any_step_can_be_reached_directly(on_disk, in_memory):
     assert_equal(collect(feed, epoch=2)[1:], collect(feed, epoch=2, first_step=1))
 
 
+def test_every_draw_of_a_file_is_augmented_anew(on_disk):
+    alone = on_disk.subset([0] * 8)  # as a re-sampling stream draws an image of a rare class
+    feed = splits_from(alone).open("train", Stream(), 4, seed=1)
+    crops = torch.cat([images[0] for images, _, _ in collect(feed)])
+    assert len(torch.unique(crops, dim=0)) == 8
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_without_drop_last_an_epoch_holds_every_image(on_disk, in_memory):
+    imageset = decode_resized(on_disk, 20) if in_memory else on_disk
+    feed = splits_from(imageset).open("train", Stream(), 8, seed=1, drop_last=False)
+    batches = collect(feed, epoch=2)
+    assert feed.steps == 4
+    assert [len(labels) for _, labels, _ in batches] == [8, 8, 8, 6]
+    assert sorted(torch.cat([index for _, _, index in batches]).tolist()) == list(range(30))
+    assert_equal(batches[3:], collect(feed, epoch=2, first_step=3))
+    kept = splits_from(imageset).open("train", Stream(), 8, seed=1)
+    assert_equal(batches[:3], collect(kept, epoch=2))
+
+
+def test_a_single_image_makes_no_batch(on_disk):
+    feed = splits_from(on_disk.subset(range(25))).open("train", Stream(), 8, 1, drop_last=False)
+    assert [len(labels) for _, labels, _ in collect(feed)] == [8, 8, 8]
+
+
+def test_processes_share_the_partial_batch(on_disk):
+    splits = splits_from(on_disk)
+    feeds = [
+        splits.open("train", Stream(), 8, seed=1, rank=rank, world_size=2, drop_last=False)
+        for rank in (0, 1)
+    ]
+    for feed in feeds:
+        assert [len(labels) for _, labels, _ in collect(feed)] == [4, 4, 4, 3]
+
+
 def test_epochs_and_seeds_differ(on_disk):
     splits = splits_from(on_disk)
     feed, other = (splits.open("train", Stream(), 8, seed=s) for s in (1, 2))

@@ -133,7 +133,7 @@ def test_logits_stay_in_full_precision():
 
 
 @pytest.mark.parametrize("groups", [5, 7, 12])
-def test_groups_that_do_not_divide_the_batch_are_refused(groups, small_network, splits, fabric):
+def test_groups_that_do_not_divide_the_batch_are_refused(groups, small_network):
     method = build_method("moco", small_network(), COUNTS, queue_size=48, key_groups=groups)
     message = f"12 images .* in {groups} equal groups .* key_groups to one of 1, 2, 3, 4, 6"
     with pytest.raises(LongTailedError, match=message):
@@ -143,10 +143,17 @@ def test_groups_that_do_not_divide_the_batch_are_refused(groups, small_network, 
     )
 
 
-def test_a_queue_that_batches_do_not_fill_is_refused(small_network, splits, fabric):
+def test_a_queue_that_batches_do_not_fill_is_refused(small_network):
     method = build_method("moco", small_network(), COUNTS, queue_size=50)
     with pytest.raises(LongTailedError, match=r"queue of 50 keys.*batches of 12.*multiple of 12"):
-        fit(method, Job(fabric, splits, FitOptions(epochs=1, batch_size=12), show_progress=False))
+        method.check({"train": COUNTS}, 12)
+
+
+def test_a_partial_batch_goes_round_the_end_of_the_queue(small_network, splits, fabric):
+    method = build_method("moco", small_network(), COUNTS, queue_size=24)
+    options = FitOptions(epochs=1, batch_size=12, drop_last=False)  # 12, 12, 12 and 9 images
+    fit(method, Job(fabric, splits, options, show_progress=False))
+    assert method.pointer.item() == sum(COUNTS) % 24
 
 
 def test_keys_come_in_the_order_of_their_images(small_network, splits):

@@ -102,7 +102,7 @@ def test_settings_are_the_published_ones(name: str) -> None:
     ("name", "network", "jitter", "mean"),
     [
         ("imagenet-lt", "resnext50_32x4d", True, None),
-        ("places-lt", "resnet152", False, None),
+        ("places-lt", "resnet152.tv_in1k", False, None),
         ("inaturalist18", "resnet50", True, (0.466, 0.471, 0.380)),
     ],
 )

@@ -65,7 +65,7 @@ LARGE = {
 @pytest.mark.parametrize("name", LARGE)
 def test_large_recipes_train_as_the_authors_do(name):
     recipe = named_recipe(name)
-    assert (recipe.network.name, recipe.precision) == ("resnet50", "bf16")
+    assert (recipe.network.name, recipe.precision) == ("resnet50", "32")
     for stage, expected in zip(recipe.stages, LARGE[name], strict=True):
         settings = {**stage.model_dump(), **stage.optimizer.model_dump(), "method": stage.method}
         rates = {
@@ -119,8 +119,10 @@ def test_strengths_are_the_published_ones():
     strength = {name: named_recipe(name).stages[0].options for name in RECIPES if "-lt-" in name}
     assert strength["cifar100-lt-50-metasaug-ldam"] == {"strength": 0.75}
     assert strength["cifar100-lt-metasaug-ldam"] == {}
-    assert strength["cifar100-lt-risda"] == {"alpha": 0.5, "beta": 0.75}
-    assert strength["cifar10-lt-risda"] == {}
+    assert strength["cifar100-lt-50-metasaug"] == {}
+    assert strength["cifar10-lt-50-metasaug-ldam"] == {}
+    assert strength["cifar100-lt-risda"] == {"alpha": 0.5, "beta": 0.75, "graph": "best"}
+    assert strength["cifar10-lt-risda"] == {"graph": "best"}
 
 
 def quick(method: str, **data: object):

@@ -37,9 +37,9 @@ class Draw(NamedTuple):
 class Feed:
     """The batches of one stream for one process.
 
-    Training epochs hold only full batches: the images that do not fill the last one are left out
-    of that epoch (another draw each epoch), because batch statistics and a fixed batch shape are
-    worth more than a fraction of a percent of an epoch.
+    With `drop_last` an epoch holds only full batches: the images that do not fill the last one are
+    left out of that epoch (another draw each epoch). Without it the last batch is smaller, but
+    never a single image, which has no batch statistics.
     """
 
     def __init__(
@@ -51,6 +51,7 @@ class Feed:
         seed: int,
         rank: int = 0,
         world_size: int = 1,
+        drop_last: bool = True,
     ) -> None:
         self.splits, self.name, self.stream, self.seed = splits, name, stream, seed
         self.rank, self.world_size = rank, world_size
@@ -65,7 +66,10 @@ class Feed:
             )
         share = max(1, len(self.imageset) // world_size)
         self.batch_size = min(wanted // world_size, share)
-        self.steps = share // self.batch_size
+        self.steps, rest = divmod(share, self.batch_size)
+        self.images = self.steps * self.batch_size  # of an epoch
+        if rest > 1 and not drop_last:
+            self.steps, self.images = self.steps + 1, share
         self.generator = torch.Generator(splits.device)
         self._labels = torch.from_numpy(self.imageset.labels).to(splits.device)
         self._loader: ViewLoader | None = None
@@ -87,7 +91,7 @@ class Feed:
         return self.stream.share < 1
 
     def order(self, epoch: int, epochs: int) -> IntArray:
-        """Return this process's positions of an epoch, int64 [steps, batch_size]."""
+        """Return this process's positions of an epoch, int64 [images], batch after batch."""
         stream = self.stream
         kind = stream.sampler if epoch >= epoch_at(stream.sampler_start, epochs) else "instance"
         if kind not in self._samplers:
@@ -100,8 +104,7 @@ class Feed:
                 world_size=self.world_size,
                 **{name: getattr(stream, name) for name in sampler_options(kind)},
             )
-        indices = self._samplers[kind].indices(epoch, epochs)
-        return indices[: self.steps * self.batch_size].reshape(self.steps, self.batch_size)
+        return self._samplers[kind].indices(epoch, epochs)[: self.images]
 
     def epoch(self, epoch: int, epochs: int, first_step: int = 0) -> Iterator[Batch]:
         """Yield the batches of one epoch from `first_step` on."""
@@ -122,8 +125,9 @@ class Feed:
         yield from self.draws(self._ordered_plan(), epoch=0, first_step=0)
 
     def _ordered_plan(self) -> list[IntArray]:
-        order = np.arange(self.rank, len(self.imageset), self.world_size, dtype=np.int64)
-        return [order[i : i + self.batch_size] for i in range(0, len(order), self.batch_size)]
+        return self._batches(
+            np.arange(self.rank, len(self.imageset), self.world_size, dtype=np.int64)
+        )
 
     def draws_of(self, epoch: int, epochs: int, first_step: int = 0) -> Iterator[Draw]:
         """Yield what the batches of one epoch are prepared from, from `first_step` on."""
@@ -142,7 +146,7 @@ class Feed:
             return
         used = [self._used(len(row), epoch, step) for step, row in enumerate(plan, first_step)]
         nothing: Iterable[tuple[Tensor, ...]] = repeat(())
-        views = nothing if self.resident else self._decoded(plan, used, epoch)
+        views = nothing if self.resident else self._decoded(plan, used, epoch, first_step)
         masks = self._copied(used) if self.shared else nothing
         parts = zip(views, masks, self._copied(plan), strict=False)
         for step, (images, mask, index) in enumerate(parts, start=first_step):
@@ -167,7 +171,10 @@ class Feed:
         return Batch(prepared, self._labels[index], index, used)
 
     def _rows(self, epoch: int, epochs: int, first_step: int) -> list[IntArray]:
-        return list(self.order(epoch, epochs))[first_step:]
+        return self._batches(self.order(epoch, epochs))[first_step:]
+
+    def _batches(self, order: IntArray) -> list[IntArray]:
+        return [order[i : i + self.batch_size] for i in range(0, len(order), self.batch_size)]
 
     def _used(self, images: int, epoch: int, step: int) -> BoolArray:
         """Draw which images of a step are used, bool [N]; on the host, before any is decoded."""
@@ -187,11 +194,11 @@ class Feed:
             yield (row,)
 
     def _decoded(
-        self, plan: list[IntArray], used: list[BoolArray], epoch: int
+        self, plan: list[IntArray], used: list[BoolArray], epoch: int, first_step: int
     ) -> Iterator[tuple[Tensor, ...]]:
         if self._loader is None:
             self._loader = ViewLoader(
                 self.imageset, self.views, self.splits.workers, self.splits.device
             )
         seed = step_seed(self.seed, self.name, "decode", epoch, self.rank)
-        yield from self._loader.load(plan, used, seed)
+        yield from self._loader.load(plan, used, seed, first_step)

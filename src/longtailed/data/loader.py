@@ -17,8 +17,8 @@ from longtailed.data.views import View
 from longtailed.errors import LongTailedError
 
 BoolArray: TypeAlias = npt.NDArray[np.bool_]
-Item: TypeAlias = tuple[int, int] | None
-"""The position and seed of an image; None for one that is not used."""
+Item: TypeAlias = tuple[int, tuple[int, ...]] | None
+"""The position of an image and what the seed of its draw is mixed from; None if it is not used."""
 Views: TypeAlias = tuple[Tensor, ...] | LongTailedError
 """An image's or a batch's views, or what was wrong: raised in a worker it would be a traceback."""
 
@@ -49,15 +49,20 @@ class ViewLoader:
         )
 
     def load(
-        self, plan: Sequence[IntArray], used: Sequence[BoolArray], seed: int
+        self, plan: Sequence[IntArray], used: Sequence[BoolArray], seed: int, first_step: int = 0
     ) -> Iterator[tuple[Tensor, ...]]:
         """Yield for each row of positions [N] its views, uint8 [N, 3, H, W] each.
 
-        Where the row's `used` [N] is false nothing is decoded and the views are black.
+        Where the row's `used` [N] is false nothing is decoded and the views are black. The rows are
+        the epoch's from `first_step` on: step and place decide a view's random numbers, so that an
+        image that is drawn several times in an epoch gets another crop each time.
         """
         rows: list[list[Item]] = [
-            [(int(p), seed) if wanted else None for p, wanted in zip(row, mask, strict=True)]
-            for row, mask in zip(plan, used, strict=True)
+            [
+                (int(position), (seed, step, place)) if wanted else None
+                for place, (position, wanted) in enumerate(zip(row, mask, strict=True))
+            ]
+            for step, (row, mask) in enumerate(zip(plan, used, strict=True), start=first_step)
         ]
         self._plan.batches = [row for row in rows if any(row)]
         loaded = iter(self._loader)
@@ -71,7 +76,7 @@ class ViewLoader:
     def _black_views(self, images: int, seed: int) -> tuple[Tensor, ...]:
         """Return black views of `images` images; the first one tells their size."""
         if not self._black or len(self._black[0]) != images:
-            views = _unless_wrong(self._dataset[0, seed])
+            views = _unless_wrong(self._dataset[0, (seed,)])
             self._black = tuple(
                 view.new_zeros((images, *view.shape), device=self.device) for view in views
             )
@@ -101,12 +106,12 @@ class _DecodingDataset(Dataset[Views | None]):
     def __getitem__(self, item: Item) -> Views | None:
         if item is None:
             return None
-        position, seed = item
+        position, draw = item
         try:
             image = self.imageset.decode(position)
         except LongTailedError as error:
             return error
-        generator = torch.Generator().manual_seed(step_seed(seed, position))
+        generator = torch.Generator().manual_seed(step_seed(*draw))
         loaded = []
         for view in self.views:
             pixels = image

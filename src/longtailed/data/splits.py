@@ -88,9 +88,10 @@ class Splits:
         seed: int,
         rank: int = 0,
         world_size: int = 1,
+        drop_last: bool = True,
     ) -> Feed:
         """Return the feed of one stream for this process; `batch_size` is over all processes."""
-        return Feed(self, name, stream, batch_size, seed, rank, world_size)
+        return Feed(self, name, stream, batch_size, seed, rank, world_size, drop_last)
 
     def scan(
         self,

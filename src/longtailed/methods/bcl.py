@@ -16,6 +16,7 @@ from longtailed.errors import LongTailedError
 from longtailed.losses import balanced_contrastive_loss, logit_adjusted_loss
 from longtailed.losses.contrastive import MIN_TEMPERATURE
 from longtailed.losses.gathering import of_all_processes
+from longtailed.losses.inputs import full_precision
 from longtailed.methods.base import Method, Progress, head_kind
 from longtailed.methods.erm import SamplerBeta, SamplerStart, SamplesPerClass
 from longtailed.nn import Network, ProjectionHead
@@ -112,17 +113,16 @@ class BalancedContrastive(Method):
     def embed(self, views: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Return the first view's logits [N, C] and all views' embeddings [V, N, d], float32."""
         features = self.network.features(torch.cat(tuple(views)))
-        logits = self.scale * self.network.head(features[: len(views[0])]).float()
-        embeddings: Tensor = self.projection(features).float()
+        logits = self.scale * full_precision(self.network.head(features[: len(views[0])]))
+        embeddings = full_precision(self.projection(features))
         return logits, embeddings.view(len(views), -1, embeddings.shape[1])
 
     def prototypes(self) -> Tensor:
         """Return the class prototypes [C, d], float32, not normalised."""
         weight = self.network.head.weight
         if not self.tiled:
-            prototypes: Tensor = self.prototype_head(weight).float()
-            return prototypes
-        rows = self.prototype_head(weight.T).float()
+            return full_precision(self.prototype_head(weight))
+        rows = full_precision(self.prototype_head(weight.T))
         tiled: Tensor = rows[torch.arange(len(weight), device=rows.device) % len(rows)]
         return tiled
 

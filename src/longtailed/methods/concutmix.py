@@ -144,14 +144,15 @@ class ConCutMix(BalancedContrastive):
         self, batch: Batch, foreground: Batch, generator: torch.Generator
     ) -> tuple[Tensor, MixedLabels]:
         """Return the classified view with boxes from the foreground, and both labels."""
+        images = len(batch.labels)  # of an epoch's last batch fewer than there are foregrounds
         return cutmix(
             batch.images[0],
             batch.labels,
             alpha=1.0,
             generator=generator,
-            partners=(foreground.images[0], foreground.labels),
+            partners=(foreground.images[0][:images], foreground.labels[:images]),
             per_sample=self.per_sample,
-            used=foreground.used,
+            used=None if foreground.used is None else foreground.used[:images],
         )
 
     def semantic_targets(

@@ -67,7 +67,7 @@ def windows(height: int, width: int, like: Tensor) -> Tensor:
     The first tap never meets the last row (or column), the third never the first.
     """
     rows, columns = (like.new_ones(3, size) for size in (height, width))
-    for taps in (rows, columns):
-        taps[0, -1] = 0
-        taps[2, 0] = 0
+    for taps in (rows, columns):  # by zero_(): a number assigned would be copied from the host
+        taps[0, -1:].zero_()
+        taps[2, :1].zero_()
     return (rows[:, None, :, None] * columns[None, :, None, :]).reshape(9, height * width)

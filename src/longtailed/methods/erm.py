@@ -24,6 +24,7 @@ from longtailed.losses import (
     logit_adjusted_loss,
     margin_cross_entropy,
 )
+from longtailed.losses.inputs import full_precision
 from longtailed.methods.base import Method, Progress
 from longtailed.nn import Network
 from longtailed.schedules import Position
@@ -92,7 +93,7 @@ class CrossEntropy(Method):
     def loss(self, batches: dict[str, Batch], progress: Progress) -> dict[str, Tensor]:
         """Return the criterion on the batch under the name of this method's loss."""
         batch = batches["train"]
-        logits = self.network(batch.images[0]).float()
+        logits = full_precision(self.network(batch.images[0]))
         return {self.term: self.criterion(logits, batch.labels, self.current_weights(progress))}
 
     def current_weights(self, progress: Progress) -> Tensor | None:
@@ -210,7 +211,7 @@ class Mixup(CrossEntropy):
         """Return the soft cross-entropy of the mixed batch."""
         batch = batches["train"]
         images, mixed = mixup(batch.images[0], batch.labels, self.alpha, progress.generator)
-        logits = self.network(images).float()
+        logits = full_precision(self.network(images))
         weights = self.current_weights(progress)
         first = cross_entropy(logits, mixed.labels_a, weight=weights)
         second = cross_entropy(logits, mixed.labels_b, weight=weights)

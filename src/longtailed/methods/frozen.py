@@ -12,6 +12,7 @@ from torch import Tensor
 from longtailed.data.samplers import SamplerName
 from longtailed.data.streams import Batch
 from longtailed.errors import LongTailedError
+from longtailed.losses.inputs import full_precision
 from longtailed.methods.base import Progress, Run
 from longtailed.methods.erm import CrossEntropy
 from longtailed.nn import Network
@@ -81,7 +82,7 @@ class FrozenBackbone(CrossEntropy):
     def loss(self, batches: dict[str, Batch], progress: Progress) -> dict[str, Tensor]:
         """Return the criterion on the batch's features."""
         batch = batches["train"]
-        logits = self.classify(self._features(batch)).float()
+        logits = full_precision(self.classify(self._features(batch)))
         return {self.term: self.criterion(logits, batch.labels, self.current_weights(progress))}
 
     def _features(self, batch: Batch) -> Tensor:

@@ -12,6 +12,7 @@ from torch.nn import functional as F  # noqa: N812
 from longtailed.data.streams import Batch, Stream
 from longtailed.errors import LongTailedError
 from longtailed.losses.gathering import of_all_processes
+from longtailed.losses.inputs import full_precision
 from longtailed.methods.base import Method, Progress, Run
 from longtailed.methods.rotation import Images
 from longtailed.nn import Network
@@ -40,7 +41,7 @@ class Encoder(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the embeddings, float32."""
-        return F.normalize(self.head(self.backbone(images)).float(), dim=1)
+        return F.normalize(full_precision(self.head(self.backbone(images))), dim=1)
 
 
 class MoCo(Method):
@@ -66,7 +67,8 @@ class MoCo(Method):
     Args:
         network: the network whose backbone is trained.
         counts: training images per class [C].
-        queue_size: K, a multiple of the batch over all processes.
+        queue_size: K, a multiple of the batch over all processes, as the authors ask for. (An
+            epoch's last, smaller batch, which they leave out, goes round the queue's end.)
         momentum: m.
         temperature: divides the logits.
         embedding_dim: d.
@@ -123,7 +125,6 @@ class MoCo(Method):
     def loss(self, batches: dict[str, Batch], progress: Progress) -> dict[str, Tensor]:
         """Return the cross-entropy of each query's own key among all keys."""
         queries, keys = batches["train"].images
-        self._check_batch(len(queries))
         query = self._query_encoder()(queries)
         key = self._keys = self._encode_keys(keys, progress.generator)
         logits = moco_logits(query, key, self.queue, self.temperature)
@@ -151,7 +152,8 @@ class MoCo(Method):
     def _encode_keys(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Return the keys [N, d]; batch-norm sees the images in random groups."""
         order = torch.rand(len(images), generator=generator, device=generator.device).argsort()
-        keys = [self.key_encoder(part) for part in images[order].tensor_split(self.key_groups)]
+        groups = max(1, min(self.key_groups, len(images) // 2))  # fewer in a partial batch
+        keys = [self.key_encoder(part) for part in images[order].tensor_split(groups)]
         return torch.cat(keys)[order.argsort()]
 
     def after_step(self, progress: Progress) -> None:

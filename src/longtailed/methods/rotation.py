@@ -11,6 +11,7 @@ from torch.nn.functional import cross_entropy
 
 from longtailed.data.streams import Batch, Stream
 from longtailed.errors import LongTailedError
+from longtailed.losses.inputs import full_precision
 from longtailed.methods.base import Method, Progress, Run
 from longtailed.nn import LinearHead, Network
 
@@ -71,7 +72,7 @@ class Rotation(Method):
         """Return the cross-entropy of the predicted quarter turns."""
         images = batches["train"].images[0]
         turns = draw_turns(len(images), progress.generator)
-        logits = self.turn_head(self.network.features(rotate_batch(images, turns))).float()
+        logits = full_precision(self.turn_head(self.network.features(rotate_batch(images, turns))))
         right = (logits.detach().argmax(1) == turns).sum()
         self.sums += torch.stack([right, torch.ones_like(right) * len(images)])
         return {"rotation": cross_entropy(logits, turns)}

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from longtailed.data.streams import Batch
 from longtailed.errors import LongTailedError
+from longtailed.losses.inputs import full_precision
 from longtailed.methods.base import Progress, Run
 from longtailed.methods.erm import LDAM, CrossEntropy, Focal
 from longtailed.methods.rare_sample_generator import (
@@ -148,7 +149,7 @@ class RSG(CrossEntropy):
         maps = backbone.run(batch.images[0], until=self.until)
         maps, labels, cesc, mv = self.generator(maps, batch.labels, generate, padded=self.padded)
         features = backbone.pool(backbone.run(maps, after=self.until))
-        logits = self.network.head(features).float()
+        logits = full_precision(self.network.head(features))
         self._tally(logits, labels, batch.labels)
         return {
             self.term: self.criterion(logits, labels, self.current_weights(progress)),

@@ -56,7 +56,7 @@ _CONTRASTIVE: dict[str, Callable[..., Recipe]] = {
         for variant in contrastive.ABLATION
     },
 }
-_bcl_resnext50 = partial(contrastive.imagenet_lt_bcl, network="resnext50_32x4d", epochs=90)
+_bcl_resnext50 = partial(contrastive.imagenet_lt_bcl, network="resnext50_32x4d")
 _SSP: dict[str, Callable[..., Recipe]] = {
     "rotation": ssp.rotation,
     "rotation-ce": ssp.rotation_ce,
@@ -108,7 +108,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
         contrastive.cifar_concutmix, "cifar100", epochs=400
     ),
     "imagenet-lt-ce": large.imagenet_lt,
-    "imagenet-lt-ce-class-balanced": partial(large.imagenet_lt, sampler="class-balanced"),
+    "imagenet-lt-ce-class-balanced": partial(large.imagenet_lt, sampler="class-aware"),
     "imagenet-lt-ce-square-root": partial(large.imagenet_lt, sampler="square-root"),
     "imagenet-lt-ce-progressive": partial(large.imagenet_lt, sampler="progressive"),
     "imagenet-lt-ldam-drs": large.imagenet_lt_ldam_drs,

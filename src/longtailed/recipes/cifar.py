@@ -31,11 +31,13 @@ def _recipe(dataset: Dataset, method: str) -> Recipe:
                 method=method,
                 epochs=200,
                 batch_size=128,
+                drop_last=False,
                 optimizer=Optimizer(lr=0.1, weight_decay=2e-4),
                 schedule=Schedule(kind="step", warmup=5, milestones=(0.8, 0.9), gamma=0.01),
                 evaluate_every=10,
             ),
         ),
+        precision="32",
         protocol="published",
     )
 

@@ -1,11 +1,12 @@
 """Decoupled training (1910.09217): features first, then a classifier on the frozen backbone.
 
-The first stage is that of `recipes.large` or `recipes.cifar`. The second takes seconds to minutes,
-because the features of all images are computed once: cRT and LWS train a new or a re-scaled
-classifier under class-aware sampling, tau-normalisation and NCM train nothing. The authors send
-augmented images through a backbone whose batch statistics go on changing: `1.features=fresh
-1.batch_norm=train`. A network that was trained before saves the first stage:
-`network.init_from=RUN 0.epochs=0`.
+The first stage is that of `recipes.large` or `recipes.cifar`. In the second cRT and LWS train a new
+or a re-scaled classifier under class-aware sampling; tau-normalisation and NCM train nothing. On
+CIFAR, where nothing is published, it takes seconds, because the features of all images are computed
+once. On large images cRT and LWS do what the authors' code does: augmented images go through a
+backbone whose batch statistics go on changing. There too `1.features=cached 1.batch_norm=eval`
+takes minutes instead of hours. An epoch has as many steps as full batches, as theirs does. A
+network that was trained before saves the first stage: `network.init_from=RUN 0.epochs=0`.
 
 Command: `longtailed train cifar10-lt-crt download=true`; for large images
 `longtailed train imagenet-lt-crt source=ImageNet_LT_train.txt root=/images`.
@@ -25,6 +26,8 @@ from longtailed.recipes.recipe import Recipe, Stage
 from longtailed.schedules import Schedule
 
 CLASSIFIERS = ("crt", "lws", "tau-norm", "ncm")
+AS_PUBLISHED = {method: {"features": "fresh", "batch_norm": "train"} for method in ("crt", "lws")}
+"""What the authors' second stage does with the frozen backbone."""
 
 
 def retraining(
@@ -69,17 +72,23 @@ def cifar_lt(dataset: Dataset, method: str) -> Recipe:
 def cifar_reweighted(dataset: Dataset) -> Recipe:
     """Cross-entropy, then a new classifier with class-balanced weights (2107.03758).
 
-    200 epochs each; the second without re-sampling. The published table of this experiment is not
-    public.
+    200 epochs each, the first at a rate of 0.01 and the second, without re-sampling, at 0.1; in
+    both the rate drops once, at epoch 160, as in the authors' code. They begin the second from a
+    SimSiam network of their own, which is not public; here it begins from the first. The published
+    table of this experiment is not public.
     """
     base = cifar.ce(dataset)
-    second = base.stages[0].model_copy(
+    schedule = base.stages[0].schedule.model_copy(update={"milestones": (0.8,)})
+    trained = base.stages[0].model_copy(update={"schedule": schedule})
+    slower = trained.optimizer.model_copy(update={"lr": 0.01})
+    first = trained.model_copy(update={"optimizer": slower})
+    second = trained.model_copy(
         update={
             "method": "crt",
             "options": {"sampler": "instance", "weighting": "class-balanced"},
         }
     )
-    update = {"name": f"{dataset}-lt-crt-class-balanced", "stages": (*base.stages, second)}
+    update = {"name": f"{dataset}-lt-crt-class-balanced", "stages": (first, second)}
     return base.model_copy(update=update)
 
 
@@ -93,7 +102,7 @@ def imagenet_lt(method: str) -> Recipe:
     (`network=resnet50`), ResNeXt-152 LWS 53.3.
     """
     epochs = 5 if method == "lws" else 10
-    second = retraining(method, epochs, weight_decay=5e-4)
+    second = retraining(method, epochs, weight_decay=5e-4, **AS_PUBLISHED.get(method, {}))
     return _second(large.imagenet_lt(), f"imagenet-lt-{method}", second)
 
 
@@ -105,7 +114,7 @@ def places_lt(method: str) -> Recipe:
     the first stage trained the last block and the classifier alone, here all layers.
     """
     epochs = 5 if method == "lws" else 10
-    second = retraining(method, epochs, 256, 0.1, 5e-4)
+    second = retraining(method, epochs, 256, 0.1, 5e-4, **AS_PUBLISHED.get(method, {}))
     return _second(large.places_lt(), f"places-lt-{method}", second)
 
 
@@ -118,7 +127,7 @@ def inaturalist18(method: str) -> Recipe:
     the training images, for no held-out images remain where a class has two.
     """
     epochs = 5 if method == "lws" else 30
-    options: dict[str, Any] = {"select": "train"} if method == "tau-norm" else {}
+    options = {"tau-norm": {"select": "train"}, **AS_PUBLISHED}.get(method, {})
     second = retraining(method, epochs, weight_decay=1e-4, **options)
     return _second(large.inaturalist18(), f"inaturalist18-{method}", second)
 

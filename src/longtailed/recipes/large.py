@@ -18,6 +18,8 @@ from longtailed.schedules import Schedule
 
 INATURALIST_MEAN = (0.466, 0.471, 0.380)
 INATURALIST_STD = (0.195, 0.194, 0.192)
+FULL_START: dict[str, Any] = {"zero_init_last": False}
+"""How the authors' networks start: no residual branch ends with a scale of 0, as timm's do."""
 
 
 def _stage(method: str, weight_decay: float = 5e-4, **options: Any) -> Stage:
@@ -35,15 +37,17 @@ def imagenet_lt(method: str = "ce", **options: Any) -> Recipe:
     """ResNeXt-50 on ImageNet-LT, 90 epochs of 226 steps.
 
     Published top-1 with cross-entropy: instance sampling 44.4, class-balanced 45.1, square-root
-    46.8, progressive 47.2.
+    46.8, progressive 47.2. The authors' class-balanced sampling takes the classes in turn and four
+    images of each (`sampler=class-aware`).
     """
-    sampler = options.get("sampler")
+    sampler = str(options.get("sampler", ""))
+    named = {"class-aware": "class-balanced"}.get(sampler, sampler)
     return Recipe(
-        name="-".join(["imagenet-lt", method, *([str(sampler)] if sampler else [])]),
+        name="-".join(["imagenet-lt", method, *([named] if named else [])]),
         data=Data(source="ImageNet_LT_train.txt"),
-        network=NetworkSpec(name="resnext50_32x4d"),
+        network=NetworkSpec(name="resnext50_32x4d", options=FULL_START),
         stages=(_stage(method, **options),),
-        precision="bf16",
+        precision="32",
     )
 
 
@@ -66,8 +70,9 @@ def imagenet_lt_ldam_drs() -> Recipe:
 def places_lt(method: str = "ce") -> Recipe:
     """ResNet-152 with ImageNet weights on Places-LT, 30 epochs of 244 steps.
 
-    Published top-1 with cross-entropy (secondary source): 30.2, with only the last block and the
-    classifier trained; here all layers are.
+    The weights are torchvision's first ones, the authors'. Published top-1 with cross-entropy
+    (secondary source): 30.2, with only the last block and the classifier trained; here all layers
+    are.
     """
     stage = Stage(
         method=method,
@@ -79,9 +84,9 @@ def places_lt(method: str = "ce") -> Recipe:
     return Recipe(
         name=f"places-lt-{method}",
         data=Data(source="Places_LT_train.txt", views={"standard": "resized_crop(224), flip"}),
-        network=NetworkSpec(name="resnet152", pretrained=True),
+        network=NetworkSpec(name="resnet152.tv_in1k", pretrained=True),
         stages=(stage,),
-        precision="bf16",
+        precision="32",
     )
 
 
@@ -100,7 +105,7 @@ def inaturalist18(method: str = "ce") -> Recipe:
             std=INATURALIST_STD,
             views={"standard": "resized_crop(224), flip"},
         ),
-        network=NetworkSpec(name="resnet50"),
+        network=NetworkSpec(name="resnet50", options=FULL_START),
         stages=(_stage(method, weight_decay=1e-4),),
-        precision="bf16",
+        precision="32",
     )

@@ -28,8 +28,8 @@ def override(
 
     A key is a full path ("data.imbalance", "stages.0.optimizer.lr") or its last part where only
     one place has it ("imbalance", "lr"); in a recipe of several stages a stage's key needs its
-    number ("stages.1.epochs", or "1.epochs"). Options of a stage's method ("gamma") need no
-    prefix. Values are Python literals; anything else is text; "none" is None. A stage that gets
+    number ("stages.1.epochs", or "1.epochs"). Options of a stage's method ("gamma", "1.gamma") need
+    no prefix. Values are Python literals; anything else is text; "none" is None. A stage that gets
     another optimiser gets that one's usual settings, but for those that are given, too.
 
     Raises `LongTailedError` for an unknown or ambiguous key (naming the nearest), a bad value, a
@@ -152,6 +152,11 @@ def _resolve(key: str, values: Mapping[str, Any]) -> Path:
     places = list(_places(values))
     if wanted in places:
         return wanted
+    if isinstance(wanted[0], int) and wanted[0] < len(values["stages"]):
+        wanted = ("stages", *wanted)
+    if wanted[0] == "stages" and len(wanted) > 2:  # the rest of the key is about one stage
+        places = [place for place in places if place[:2] == wanted[:2]]
+        wanted = wanted[2:]
     for place in places:  # an entry of a dictionary-valued setting: data.views.standard
         if place[-1] in {"views", "options"} and place[-len(wanted) + 1 :] == wanted[:-1]:
             return (*place, wanted[-1])

@@ -190,7 +190,8 @@ class Stage(FitOptions):
 class Recipe(BaseModel):
     """Data, network and a list of stages.
 
-    `precision` "bf16" computes the network in bfloat16 (losses stay float32). `capture` says
+    `precision` "bf16" computes the network in bfloat16 (losses stay float32), "auto" does so where
+    the processor or GPU has bfloat16 arithmetic. `capture` says
     whether training steps run as CUDA graphs: "auto" (wherever possible), "always" (else it is an
     error) or "never"; `compile` whether the backbone's stages are compiled (torch.compile), which
     takes minutes once and pays in long runs only. `protocol` "published" also reports the best
@@ -205,7 +206,7 @@ class Recipe(BaseModel):
     network: NetworkSpec = NetworkSpec()
     stages: tuple[Stage, ...] = Field(default=(Stage(),), min_length=1)
     seed: Annotated[Index, Lt(2**63)] = 0
-    precision: Literal["32", "bf16"] = "32"
+    precision: Literal["auto", "32", "bf16"] = "auto"
     channels_last: bool = True
     capture: Capture = "auto"
     compile: bool = False

@@ -1,9 +1,11 @@
 """RSG (arXiv 2106.09859): the rows of its paper, on long-tailed CIFAR and three large sets.
 
 Everywhere generation begins together with the re-weighting or re-sampling, one epoch after the
-learning rate's first drop, and the first fifth of the classes by size are head classes. To train
-the same without the generator, name the method: `method=ldam-drw`, `method=ce`, `method=focal`
-(`method=ldam-drs` and its options for the large sets).
+learning rate's first drop, and the first fifth of the classes by size are head classes. The
+vectors of the MV loss are the authors' (`layout=legacy`): rows of memory rather than the channels
+at a pixel (`layout=channels`, the method's default). An epoch's last partial batch is left out. To
+train the same without the generator, name the method: `method=ldam-drw`, `method=ce`,
+`method=focal` (`method=ldam-drs` and its options for the large sets).
 
 Figures are top-1 accuracy in percent. The authors chose the epoch on the test split (CIFAR) or on
 the validation list. "Not found": the paper's table is not among the sources that were at hand.
@@ -40,7 +42,7 @@ def _cifar(dataset: Dataset, profile: Profile, method: str) -> Recipe:
         stages=(
             Stage(
                 method=method,
-                options={"generate_start": 0.8},
+                options={"generate_start": 0.8, "layout": "legacy"},
                 epochs=200,
                 batch_size=128,
                 optimizer=Optimizer(lr=0.1, weight_decay=2e-4),
@@ -49,6 +51,7 @@ def _cifar(dataset: Dataset, profile: Profile, method: str) -> Recipe:
                 checkpoint_every=10,
             ),
         ),
+        precision="32",
         protocol="published",
     )
 
@@ -126,7 +129,12 @@ def _large_stage(
 ) -> Stage:
     return Stage(
         method="rsg-ldam-drs",
-        options={**margins, "sampler_start": start, "generate_start": start},
+        options={
+            **margins,
+            "sampler_start": start,
+            "generate_start": start,
+            "layout": "legacy",
+        },
         epochs=epochs,
         batch_size=256,
         optimizer=Optimizer(lr=lr, weight_decay=weight_decay),

@@ -23,7 +23,7 @@ from typing import Any
 from longtailed.optim import Optimizer
 from longtailed.recipes import large
 from longtailed.recipes.cifar import Dataset
-from longtailed.recipes.decoupled import retraining
+from longtailed.recipes.decoupled import AS_PUBLISHED, retraining
 from longtailed.recipes.recipe import Data, NetworkSpec, Recipe, Stage
 from longtailed.schedules import Schedule
 
@@ -63,6 +63,7 @@ def _cifar_stage(method: str, **options: Any) -> Stage:
         options=options,
         epochs=200,
         batch_size=128,
+        drop_last=False,
         optimizer=Optimizer(lr=0.1, weight_decay=2e-4),
         schedule=_STEPS,
         evaluate_every=10,
@@ -78,6 +79,7 @@ def _cifar(name: str, dataset: Dataset, imbalance: int, *stages: Stage) -> Recip
         data=Data(source=dataset, imbalance=imbalance, holdout=0, views=views),
         network=NetworkSpec(name="resnet32"),
         stages=stages,
+        precision="32",
         protocol="published",
     )
 
@@ -212,7 +214,7 @@ def _large(name: str, base: Recipe, batch_size: int, weight_decay: float, *stage
         update={
             "name": name,
             "data": data,
-            "network": NetworkSpec(name="resnet50"),
+            "network": NetworkSpec(name="resnet50", options=large.FULL_START),
             "stages": (pretraining, supervised, *stages),
         }
     )
@@ -225,7 +227,11 @@ def imagenet_lt(variant: str = "ce") -> Recipe:
     sampling 52.4 (`class-balanced-sampling`), and with cRT after the uniform run 48.7 (`crt`).
     Without SSP (recalled): 58.4, 55.0 and 52.7.
     """
-    last = (retraining("crt", epochs=10, weight_decay=5e-4),) if variant == "crt" else ()
+    last = (
+        (retraining("crt", epochs=10, weight_decay=5e-4, **AS_PUBLISHED["crt"]),)
+        if variant == "crt"
+        else ()
+    )
     return _large(f"imagenet-lt-moco-{variant}", large.imagenet_lt(), 128, 5e-4, *last)
 
 
@@ -236,5 +242,9 @@ def inaturalist18(variant: str = "ce") -> Recipe:
     (`class-balanced-sampling`), and with cRT after the uniform run 31.9 (`crt`; 34.8 without SSP,
     from a secondary source).
     """
-    last = (retraining("crt", epochs=30, weight_decay=1e-4),) if variant == "crt" else ()
+    last = (
+        (retraining("crt", epochs=30, weight_decay=1e-4, **AS_PUBLISHED["crt"]),)
+        if variant == "crt"
+        else ()
+    )
     return _large(f"inaturalist18-moco-{variant}", large.inaturalist18(), 100, 1e-4, *last)

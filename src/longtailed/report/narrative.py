@@ -167,10 +167,17 @@ def protocol(runs: Sequence[Styled]) -> list[tuple[str, tuple[str, ...]]]:
         ("Seed", lambda run: str(run.seed)),
         ("Model selected on", _selection),
         ("Groups by", lambda run: run.last.rule),
+        ("Precision", _precision),
         ("Training time", lambda run: duration(run.train_seconds)),
         ("Hardware", lambda run: str(run.manifest.get("hardware", "not recorded"))),
     )
     return [(name, tuple(value(styled.run) for styled in runs)) for name, value in rows]
+
+
+def _precision(run: RunRecord) -> str:
+    names = {"bf16": "bfloat16 network, float32 losses", "32": "float32"}
+    used = str(run.manifest.get("precision", ""))
+    return names.get(used, "not recorded")
 
 
 def _sizes(run: RunRecord) -> str:
