@@ -161,6 +161,63 @@ def test_data_describes_a_source(run, photos, tmp_path):
     assert description["imbalance_ratio"] == pytest.approx(20, abs=1)
 
 
+def test_data_refuses_what_train_refuses_and_says_what_it_took_for_what(run, photos, tmp_path):
+    (photos / "wasp" / ".DS_Store").write_bytes(b"")
+    code, printed, errors = run("data", photos)
+    assert code == 0
+    assert "the header of every image; --full decodes every image" in printed
+    assert errors.splitlines() == [
+        f"'{photos}': no split folders, so all is train; its folders are 3 classes "
+        "('ant', 'bee', 'wasp').",
+        "photos (train): left out: hidden or system file (1).",
+    ]
+    damaged = photos / "bee" / "001.png"
+    damaged.write_bytes(damaged.read_bytes()[:60])  # the header is good
+    assert run("data", photos)[0] == 0
+    code, printed, errors = run("data", photos, "--full")
+    assert code == 2
+    assert "unreadable images" in printed
+    assert "1 of 48 images cannot be read: " in errors
+    (tmp_path / "one").mkdir()
+    (photos / "ant").rename(tmp_path / "one" / "ant")
+    code, _, errors = run("data", tmp_path / "one")
+    assert code == 2
+    assert "has only one class ('ant')" in errors
+
+
+def test_how_a_table_was_read_is_printed_and_recorded(run, photos, tmp_path):
+    rows = [
+        f"photos/{path.parent.name}/{path.stem},{path.parent.name},{'train' if i % 4 else 'test'}"
+        for i, path in enumerate(sorted(photos.rglob("*.png")))
+    ]
+    (tmp_path / "table.csv").write_text("\n".join(["scan,genus,split", *rows]) + "\n")
+    columns = ["--image-column", "scan", "--label-column", "genus"]
+    code, _, errors = run("data", "table.csv", *columns)
+    assert code == 0
+    assert "table.csv: images are in column 'scan', labels in 'genus'\n" in errors
+    arguments = [
+        "--data",
+        "table.csv",
+        *columns,
+        "--network",
+        "resnet8",
+        "image_size=32",
+        "-o",
+        "r",
+    ]
+    code, _, errors = run("train", *arguments, *QUICK, "epochs=1", "holdout=0")
+    assert code == 0, errors
+    note = "table.csv: splits are those of column 'split'"
+    assert errors.splitlines().count(note) == 1
+    manifest = json.loads((tmp_path / "r" / "manifest.json").read_text())
+    assert note in manifest["read_as"]
+    assert manifest["eval_split"] == "test"
+    assert [sum(manifest["splits"][name]["counts"]) for name in ("train", "test")] == [36, 12]
+    code, printed, _ = run("evaluate", "r", "--data", "table.csv", *columns)
+    assert code == 0
+    assert 0 <= json.loads(printed)["top1"] <= 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

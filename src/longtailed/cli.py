@@ -35,6 +35,8 @@ def main() -> None:
     if not speaks:  # of several processes, the first one does
         sys.stdout = io.StringIO()
         warnings.simplefilter("ignore")
+    else:
+        _show_notes()
     try:
         app(standalone_mode=True)
     except LongTailedError as error:
@@ -45,6 +47,29 @@ def main() -> None:
         if speaks:
             typer.echo(str(stop), err=True)
         sys.exit(stop.code)
+
+
+def _show_notes() -> None:
+    """Show what the library logs of the data: what was taken for what, and what was left out."""
+    handler = logging.StreamHandler()
+    handler.addFilter(_Once())
+    logger = logging.getLogger("longtailed")
+    logger.handlers = [handler]  # not one more for each call of main
+    logger.setLevel(logging.INFO)
+
+
+class _Once(logging.Filter):
+    """Lets each message through once: every split of a source says what the source is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        message = record.getMessage()
+        new = message not in self._said
+        self._said.add(message)
+        return new
 
 
 def _show_warning(

@@ -15,6 +15,7 @@ from longtailed.options import (
     ClassNamesOption,
     DeviceOption,
     Grouping,
+    ImageColumnOption,
     LabelColumnOption,
     OnBadImage,
     Profile,
@@ -63,6 +64,7 @@ def train(
     precision: Annotated[str | None, typer.Option(help="32, bf16 or auto.")] = None,
     root: RootOption = None,
     label_column: LabelColumnOption = None,
+    image_column: ImageColumnOption = None,
     class_names: ClassNamesOption = None,
     on_bad_image: Annotated[str | None, typer.Option(help="error or skip.")] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="The run's directory.")] = None,
@@ -89,6 +91,7 @@ def train(
         "precision": precision,
         "root": root,
         "label_column": label_column,
+        "image_column": image_column,
         "class_names": class_names,
         "on_bad_image": on_bad_image,
     }
@@ -185,33 +188,42 @@ def data(
     ] = None,
     profile: Annotated[Profile, typer.Option(help="exp or step.")] = "exp",
     label_column: LabelColumnOption = None,
+    image_column: ImageColumnOption = None,
     class_names: ClassNamesOption = None,
     on_bad_image: Annotated[OnBadImage, typer.Option(help="error or skip.")] = "error",
     download: Annotated[bool, typer.Option("--download", help="Permit fetching CIFAR.")] = False,
     thumbnails: Annotated[Path | None, typer.Option(help="Write a picture of examples.")] = None,
+    full: Annotated[bool, typer.Option("--full", help="Decode every image.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Describe a source: counts, imbalance, Gini, groups, duplicates, thumbnails."""
+    """Describe a source: counts, imbalance, Gini, groups, duplicates, thumbnails.
+
+    What could not be trained on is an error, after the description.
+    """
     from longtailed.console import print_description
     from longtailed.data import (
         describe_imageset,
         load_imageset,
         make_long_tailed,
+        scan_images,
         thumbnail_grid,
     )
+    from longtailed.data.sources.names import canonical_split
+    from longtailed.loading import check_train_classes
 
     imageset = load_imageset(
         source,
         split,
         root=root,
         label_column=label_column,
+        image_column=image_column,
         class_names=class_names,
         on_bad_image=on_bad_image,
         download=download,
     )
     if imbalance is not None:
         imageset = make_long_tailed(imageset, imbalance, profile=profile)
-    description = describe_imageset(imageset)
+    description = describe_imageset(imageset, full=full)
     if as_json:
         typer.echo(json.dumps(description, indent=2, ensure_ascii=False))
     else:
@@ -221,6 +233,10 @@ def data(
             raise LongTailedError(f"{thumbnails} must end in .png, .jpg or .webp.")
         thumbnail_grid(imageset, thumbnails)
         typer.echo(f"thumbnails: {thumbnails}")
+    if description["unreadable_images"]:
+        scan_images(imageset, full=full)
+    if canonical_split(split) == "train":
+        check_train_classes(imageset)
 
 
 @app.command()
@@ -231,6 +247,7 @@ def evaluate(
     weights: WeightsOption = "last",
     root: RootOption = None,
     label_column: LabelColumnOption = None,
+    image_column: ImageColumnOption = None,
     class_names: ClassNamesOption = None,
     groups: Annotated[
         Grouping | None, typer.Option(help="counts, terciles or auto (the recipe's).")
@@ -250,6 +267,7 @@ def evaluate(
         groups=groups,
         root=root,
         label_column=label_column,
+        image_column=image_column,
         class_names=class_names,
     )
     figures = dict(result.figures)

@@ -113,9 +113,8 @@ def print_description(description: Mapping[str, Any], class_names: Sequence[str]
     """Print what `describe_imageset` found, and the largest and smallest classes."""
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     for key, value in description.items():
-        if key != "counts":
-            shown = f"{value:.4g}" if isinstance(value, float) else str(value)
-            table.add_row(key.replace("_", " "), shown)
+        if key not in {"counts", "read_as", "left_out", "unreadable_examples"}:
+            table.add_row(key.replace("_", " "), escape(_described(key, value)))
     Console().print(table)
     counts = description["counts"]
     order = sorted(range(len(counts)), key=lambda c: -counts[c])
@@ -127,6 +126,14 @@ def print_description(description: Mapping[str, Any], class_names: Sequence[str]
         bar = "█" * max(1, round(BAR_WIDTH * counts[c] / widest)) if counts[c] else ""
         table.add_row(escape(class_names[c]), f"{counts[c]:,}", bar)
     Console().print(table)
+
+
+def _described(key: str, value: Any) -> str:
+    if key == "duplicates" and value is None:
+        return "not counted in more than 20,000 files; --full counts them"
+    if key == "checked" and value != "every image":
+        return f"{value}; --full decodes every image"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def print_names(notes: Mapping[str, str]) -> None:

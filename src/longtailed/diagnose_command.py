@@ -11,6 +11,7 @@ from longtailed.commands import app
 from longtailed.options import (
     ClassNamesOption,
     DeviceOption,
+    ImageColumnOption,
     LabelColumnOption,
     OnBadImage,
     RootOption,
@@ -38,6 +39,7 @@ def diagnose(
     ] = None,
     root: RootOption = None,
     label_column: LabelColumnOption = None,
+    image_column: ImageColumnOption = None,
     class_names: ClassNamesOption = None,
     on_bad_image: Annotated[OnBadImage, typer.Option(help="error or skip.")] = "error",
     device: DeviceOption = "auto",
@@ -64,6 +66,7 @@ def diagnose(
         network_weights=network_weights,
         root=root,
         label_column=label_column,
+        image_column=image_column,
         class_names=class_names,
         on_bad_image=on_bad_image,
         device=device,

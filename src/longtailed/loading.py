@@ -24,6 +24,7 @@ HOLDOUT_IMAGES = 10  # of each class, where the source is subsampled and has ple
 HOLDOUT_SHARE = 0.1  # of each class, where it is used as it is
 META_IMAGES = 10  # of each class, where a method needs a balanced meta set
 META_SOURCES = {"train": "from train", "shared": "shared with train", "val": "from the val split"}
+_COLUMNS = ("label_column", "image_column")
 FULL_SCAN = 20_000  # images that are all decoded once before training, to find damaged ones
 
 
@@ -44,6 +45,8 @@ def load_splits(data: Data) -> tuple[dict[str, ImageSet], dict[str, Any]]:
     notes: dict[str, Any] = {
         "eval_split": evaluated or "part of train",
         "skipped": [name for imageset in loaded.values() for name in imageset.skipped],
+        "read_as": list(dict.fromkeys(note for s in loaded.values() for note in s.notes)),
+        "left_out": {name: dict(imageset.left_out) for name, imageset in loaded.items()},
     }
     train, sets = loaded["train"], {}
     for name, images in (("holdout", data.holdout), ("meta_per_class", data.meta_per_class)):
@@ -110,7 +113,7 @@ def _set_meta_aside(
 
 def _load_all(data: Data, want_holdout: bool) -> tuple[dict[str, ImageSet], str | None]:
     """Return the source's splits that a run needs, and which one its figures are on, if any."""
-    existing = available_splits(data.source, **_given(data, "val_list", "test_list"))
+    existing = available_splits(data.source, **_given(data, *_COLUMNS, "val_list", "test_list"))
     evaluated = data.eval_split or next((s for s in ("test", "val") if s in existing), None)
     evaluated = evaluated and (canonical_split(evaluated) or evaluated)
     if evaluated == "train":
@@ -132,8 +135,9 @@ def load_whole(
     recipe's data section for opening another source.
     """
     if source is not None:
-        data = Data(source=source, on_bad_image=data.on_bad_image, **(options or {}))
-    existing = available_splits(data.source, **_given(data, "val_list", "test_list"))
+        kept = {"on_bad_image": data.on_bad_image, "exif": data.exif}
+        data = Data(source=source, **(kept | dict(options or {})))
+    existing = available_splits(data.source, **_given(data, *_COLUMNS, "val_list", "test_list"))
     return _load(data, split or next((s for s in ("test", "val") if s in existing), "train"))
 
 
@@ -144,12 +148,13 @@ def _given(data: Data, *names: str) -> dict[str, Any]:
 
 
 def _load(data: Data, split: str) -> ImageSet:
-    options = _given(data, "root", "label_column", "class_names", "val_list", "test_list")
+    options = _given(data, *_COLUMNS, "root", "class_names", "val_list", "test_list")
     imageset = load_imageset(
         data.source,
         split,
         download=data.download,
         on_bad_image=data.on_bad_image,
+        exif=data.exif,
         **options,
     )
     # Decoding all of a large set takes minutes, so there a damaged file shows up when it is used.
@@ -157,13 +162,24 @@ def _load(data: Data, split: str) -> ImageSet:
     return scan_images(imageset, data.on_bad_image, full=full)
 
 
-def _check_classes(loaded: dict[str, ImageSet]) -> None:
-    """Raise `LongTailedError` unless all splits number the same, non-empty classes alike."""
-    train = loaded["train"]
+def check_train_classes(train: ImageSet) -> None:
+    """Raise `LongTailedError` unless a train set has several classes, and images of each."""
+    if train.num_classes < 2:
+        raise LongTailedError(
+            f"{train.name} has only one class ({train.class_names[0]!r}), and there is nothing to "
+            "tell apart; give a folder in which each class has a folder, or more labels."
+        )
     empty = [name for name, n in zip(train.class_names, train.class_counts, strict=True) if n == 0]
     if empty:
         shown = ", ".join(map(repr, empty[:3])) + (", ..." if len(empty) > 3 else "")
-        raise LongTailedError(f"{len(empty)} class(es) have no training image: {shown}.")
+        bad = f" ({len(train.skipped)} unreadable images were skipped)" if train.skipped else ""
+        raise LongTailedError(f"{len(empty)} class(es) have no training image: {shown}{bad}.")
+
+
+def _check_classes(loaded: dict[str, ImageSet]) -> None:
+    """Raise `LongTailedError` unless all splits number the same, non-empty classes alike."""
+    train = loaded["train"]
+    check_train_classes(train)
     for split, imageset in loaded.items():
         extra = [name for name in imageset.class_names if name not in set(train.class_names)]
         if extra:

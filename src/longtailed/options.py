@@ -12,6 +12,7 @@ Grouping = Literal["counts", "terciles", "auto"]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:K.")]
 WeightsOption = Annotated[str, typer.Option(help="last, holdout-chosen or best-test.")]
 LabelColumnOption = Annotated[str | None, typer.Option(help="Label column of a table.")]
+ImageColumnOption = Annotated[str | None, typer.Option(help="Image column of a table.")]
 ClassNamesOption = Annotated[
     str | None, typer.Option(help="Names, comma-separated, or a file with one a line.")
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,16 +10,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from longtailed.data import (
-    IMAGE_SUFFIXES,
-    ImageFiles,
-    ImageSet,
-    OnBadImage,
-    scan_images,
-)
+from longtailed.data import ImageFiles, ImageSet, OnBadImage, scan_images
+from longtailed.data.finding import ImageFinder, left_out_reasons
 from longtailed.engine import make_fabric
 from longtailed.errors import LongTailedError
 from longtailed.trained import LAST, restore, serve
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -48,8 +46,10 @@ def predict(
     recipe, method, manifest = restore(directory, weights)
     paths = find_images([images] if isinstance(images, Path | str) else images)
     names = tuple(manifest["class_names"])
+    store = ImageFiles(Path(), [str(path) for path in paths])
+    store.exif = recipe.data.exif
     files = ImageSet(
-        images=ImageFiles(Path(), [str(path) for path in paths]),
+        images=store,
         labels=np.zeros(len(paths), np.int64),
         class_names=names,
         name="images",
@@ -67,15 +67,21 @@ def predict(
             batch.index.tolist(), values.tolist(), classes.tolist(), strict=True
         ):
             ranked = tuple((names[k], value) for k, value in zip(c, p, strict=True))
-            yield Prediction(files.images.describe(int(files.indices[position])), ranked)  # type: ignore[union-attr]
+            yield Prediction(store.describe(int(files.indices[position])), ranked)
 
 
 def find_images(images: Sequence[Path | str]) -> list[Path]:
-    """Return the image files named or found below the named folders, sorted within a folder."""
+    """Return the image files named or found below the named folders, sorted within a folder.
+
+    What is an image, and what is left out, is as for training (see `ImageFinder`); it is logged.
+    """
     found: list[Path] = []
     for entry in map(Path, images):
         if entry.is_dir():
-            found += sorted(p for p in entry.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+            finder = ImageFinder()
+            found += [entry / path for path in finder.images(entry)]
+            if finder.left_out:
+                _log.info("'%s': left out: %s.", entry, left_out_reasons(finder.left_out))
         elif entry.exists():
             found.append(entry)
         else:

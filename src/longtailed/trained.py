@@ -73,7 +73,7 @@ def evaluate(
     is taken whole, from its test split, else its val split, else all of it. Images are resized
     and cropped as the run's test images were. `groups` says how classes are grouped by size;
     None: as the run's recipe says. `data_options` are settings for opening `data`: root,
-    label_column, class_names, val_list, test_list.
+    label_column, image_column, class_names, val_list, test_list.
 
     Raises `LongTailedError` if the classes differ, or if the run's own images have changed.
     """

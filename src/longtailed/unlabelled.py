@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from longtailed.data import ImageSet, available_splits, make_long_tailed
-from longtailed.data.sources.listing import is_list_file
+from longtailed.data.sources.table_layout import is_list_file
 from longtailed.errors import LongTailedError
 from longtailed.recipes.recipe import Data
 
@@ -50,4 +50,5 @@ def _source(data: Data, name: str) -> Data:
         root=data.root if named or is_list_file(Path(name)) else None,
         download=data.download and named,
         on_bad_image=data.on_bad_image,
+        exif=data.exif,
     )

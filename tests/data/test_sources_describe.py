@@ -75,12 +75,29 @@ def test_files_are_described_with_missing_ones(tmp_path, monkeypatch):
     summary = describe_imageset(imageset)
     assert summary["smallest_image"] == [4, 5]
     assert summary["largest_image"] == [30, 20]
-    assert (summary["sampled_images"], summary["unreadable_images"]) == (5, 1)
+    assert (summary["checked"], summary["unreadable_images"]) == ("the header of every image", 1)
+    assert summary["unreadable_examples"] == [[str(tmp_path / "4.png"), "there is no such file"]]
     assert summary["duplicates"]["across_classes"] == 1
     monkeypatch.setattr(describe, "MAX_HASHED_FILES", 3)
     assert describe_imageset(imageset)["duplicates"] is None
+    assert describe_imageset(imageset, full=True)["duplicates"]["across_classes"] == 1
     with Image.open(thumbnail_grid(imageset, tmp_path / "grid.png")) as grid:
         assert grid.format == "PNG"
+
+
+def test_every_header_is_read_and_with_full_every_image(tmp_path):
+    names = [f"{i}.bmp" for i in range(400)]
+    for i, name in enumerate(names):
+        Image.new("RGB", (4, 4), (i % 256, i // 256, 0)).save(tmp_path / name)
+    (tmp_path / "301.bmp").write_bytes(b"")
+    (tmp_path / "303.bmp").write_bytes(b"")
+    (tmp_path / "205.bmp").write_bytes((tmp_path / "205.bmp").read_bytes()[:-20])
+    imageset = ImageSet(ImageFiles(tmp_path, names), np.zeros(400, int), ("a",))
+    summary = describe_imageset(imageset)
+    assert summary["unreadable_images"] == 2
+    assert summary["duplicates"]["within_class"] == 0  # two empty files are no duplicates
+    summary = describe_imageset(imageset, full=True)
+    assert (summary["checked"], summary["unreadable_images"]) == ("every image", 3)
 
 
 def test_thumbnails_show_head_middle_and_tail(tmp_path):

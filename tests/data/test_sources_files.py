@@ -11,7 +11,13 @@ import torch
 from PIL import Image
 
 from longtailed.data.decoding import decode_rgb
-from longtailed.data.files import EncodedColumn, ImageFiles, PathTable, map_threads, scan_images
+from longtailed.data.files import (
+    EncodedColumn,
+    ImageFiles,
+    is_image_file,
+    map_threads,
+    scan_images,
+)
 from longtailed.data.imageset import EncodedImages, ImageSet
 from longtailed.errors import LongTailedError
 
@@ -76,13 +82,45 @@ def test_first_frame_of_an_animation_is_taken(form):
     assert found[2].max() < 50
 
 
-def test_palette_transparency_and_exif_orientation_change_nothing():
+def test_palette_transparency_changes_nothing():
     palette = picture().convert("P")
     tiff_like = encode(palette, "PNG", transparency=bytes(range(256)))
     assert torch.equal(decode(tiff_like), as_tensor(palette))
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
+def test_images_are_turned_as_exif_says_unless_told_otherwise(form, tmp_path):
+    upright = Image.new("RGB", (24, 16), "black")
+    upright.paste("white", (0, 0, 24, 4))  # a white sky
     exif = Image.Exif()
     exif[0x112] = 6
-    assert decode(encode(picture(), "JPEG", exif=exif)).shape == (3, 6, 9)
+    stored = encode(upright.transpose(Image.Transpose.ROTATE_90), form, exif=exif)
+    (tmp_path / "phone").write_bytes(stored)
+    store = ImageFiles(tmp_path, ["phone"])
+    assert store.size(0) == store.size(0, full=True) == (16, 24)
+    assert store.decode(0)[:, :4].float().mean() > 240
+    store.exif = "ignore"
+    assert store.size(0) == store.size(0, full=True) == (24, 16)
+    assert store.decode(0)[:, :4].float().mean() < 100
+
+
+def test_damaged_exif_data_leave_an_image_as_it_is():
+    for form in ("JPEG", "WEBP"):
+        data = encode(picture(16, 24), form, exif=b"Exif\x00\x00II*\x00\xff\xff\xff\xff")
+        assert decode(data).shape == (3, 16, 24)
+
+
+def test_content_decides_where_the_ending_does_not(tmp_path):
+    forms = {"a.jfif": "JPEG", "b.jpe": "JPEG", "c.pgm": "PPM", "d": "PNG", "e.image": "WEBP"}
+    for name, form in forms.items():
+        (tmp_path / name).write_bytes(encode(picture(), form))
+        assert is_image_file(tmp_path / name), name
+    for name, content in {"notes.txt": b"BM is no bitmap", "x": b"", "y": b"P6 what?"}.items():
+        (tmp_path / name).write_bytes(content)
+        assert not is_image_file(tmp_path / name), name
+    (tmp_path / "page.jpg").write_text("<html>")  # counts, so that reading it names it
+    assert is_image_file(tmp_path / "page.jpg")
+    assert not is_image_file(tmp_path / "gone")
 
 
 @pytest.mark.parametrize(
@@ -110,13 +148,6 @@ def test_pil_decodes_without_the_torchvision_operator(monkeypatch):
     assert torch.equal(decode(data), as_tensor(palette))
     values = np.array([[0, 256, 65535]], dtype=np.uint16)
     assert decode(encode(Image.fromarray(values), "PNG"))[0].tolist() == [[0, 1, 255]]
-
-
-def test_path_table_gives_back_its_paths():
-    paths = ["a b/ü.png", "", "c.jpg", "\udcff.png"]
-    table = PathTable.from_paths(paths)
-    assert [table[row] for row in range(len(table))] == paths
-    assert len(PathTable.from_paths([])) == 0
 
 
 def make_files(folder: Path) -> ImageSet:
@@ -165,6 +196,12 @@ def test_only_a_full_scan_finds_truncated_files(tmp_path):
     assert scan_images(imageset, "skip", full=True).indices.tolist() == [0]
 
 
+def test_a_class_of_which_all_images_are_bad_is_named(tmp_path):
+    imageset = make_files(tmp_path).subset([0, 2, 4, 5])
+    with pytest.raises(LongTailedError, match=r"2 of 4 .* read, among them all of 'b': .*known"):
+        scan_images(imageset)
+
+
 def test_skipping_every_image_is_an_error(tmp_path):
     imageset = make_files(tmp_path)
     assert scan_images(imageset.subset([0, 2]), "skip").class_counts == [1, 0, 0]
@@ -192,8 +229,9 @@ def test_encoded_column_finds_rows_over_files_and_chunks():
     assert column.describe(5) == "row 2 of b.parquet"
     with pytest.raises(LongTailedError, match=r"row 1 of b\.parquet.*null"):
         column.decode(4)
-    assert column.problem(4) is not None
-    assert column.problem(5, full=True) is None
+    with pytest.raises(ValueError, match="null"):
+        column.size(4)
+    assert column.size(5, full=True) == (6, 9)
 
 
 def test_map_threads_keeps_the_order():

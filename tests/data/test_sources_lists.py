@@ -130,7 +130,7 @@ def test_tables_with_and_without_header(tmp_path):
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        (["img_id,category", "a.jpg,0"], "line 1: it is neither 'path,label' nor a header"),
+        (["photograph,kind", "a.jpg,0"], "line 1: it is neither 'path,label' nor a header"),
         (["path,label", "a.jpg,0", "b.jpg"], "line 3: no label"),
         (["path,label", ",0"], "line 2: no path"),
         (["path,label", "a.jpg,0", "b.jpg,dog"], "line 3: the label 'dog' is not a whole number"),

@@ -12,7 +12,12 @@ import torch
 from torchvision import datasets
 
 from longtailed.data.sources import SOURCES, available_splits, load_imageset
-from longtailed.data.sources.names import number_classes, read_class_names
+from longtailed.data.sources.names import (
+    canonical_split,
+    find_split_word,
+    read_class_names,
+    sort_class_names,
+)
 from longtailed.errors import LongTailedError
 
 
@@ -138,9 +143,19 @@ def test_class_names_come_as_list_text_or_file(tmp_path):
             read_class_names(bad)
 
 
-def test_gaps_in_labels_are_empty_classes():
-    assert number_classes(np.array([2, 0, 1, 1]), "x") == ("0", "1", "2")
-    with pytest.raises(LongTailedError, match=r"x has 2 empty classes \(labels run up to 3.*1, 2"):
-        number_classes(np.array([0, 3]), "x")
-    with pytest.raises(LongTailedError, match=r"without 0, 1, 2, 3, 4, \.\.\."):
-        number_classes(np.array([10**12]), "x")
+def test_names_that_are_numbers_sort_as_numbers():
+    assert sort_class_names(["10", "2", "b", "0", "a1", "01"]) == ["0", "01", "2", "10", "a1", "b"]
+    assert sort_class_names(["²", "1"]) == ["1", "²"]
+
+
+def test_the_usual_spellings_of_splits_are_known():
+    for split, words in {
+        "train": ("Training", "TRAIN", "trn"),
+        "val": ("dev", "Valid", "validation"),
+        "test": ("Testing", "tst"),
+    }.items():
+        assert {canonical_split(word) for word in words} == {split}
+    assert canonical_split("seg_train") is None
+    for name in ("seg_train", "Train_images", "train-2017", "my training data"):
+        assert canonical_split(find_split_word(name)[0]) == "train"
+    assert find_split_word("testimony") is find_split_word("contest") is None

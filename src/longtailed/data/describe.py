@@ -10,24 +10,25 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from longtailed.data.files import EncodedStore, map_threads
+from longtailed.data.files import EncodedStore, inspect_images, map_threads
 from longtailed.data.imageset import ImageSet, IntArray
 from longtailed.errors import LongTailedError
 
 MAX_HASHED_FILES = 20_000
-_SIZE_SAMPLE = 200
 _SIDE, _GAP, _CAPTION = 64, 4, 18  # of a thumbnail cell, in pixels
 
 
-def describe_imageset(imageset: ImageSet) -> dict[str, Any]:
+def describe_imageset(imageset: ImageSet, *, full: bool = False) -> dict[str, Any]:
     """Return a JSON-ready summary of a set.
 
     Keys: `images`, `classes`, `counts` [C], `empty_classes`; `imbalance_ratio` = largest over
     smallest count and `gini` in 0..1 (0: all classes equal), both over the classes that have
     images; `largest_class`, `smallest_class` (names); `classes_below_20`, `classes_20_to_100`,
-    `classes_above_100`; `smallest_image`, `largest_image` as [height, width] among
-    `sampled_images` images, of which `unreadable_images` could not be read; `duplicates` (see
-    `count_duplicates`), None for more than 20,000 files; and `skipped` images.
+    `classes_above_100`; `smallest_image`, `largest_image` as [height, width]; `checked`: what of
+    each image was read, its header or, if `full`, all of it; `unreadable_images` and, in
+    `unreadable_examples`, up to five of them with the reason; `duplicates` (see
+    `count_duplicates`), None for more than 20,000 files unless `full`; `skipped` images; `read_as`
+    and `left_out`: what the source was taken for, and the files that are not in the set.
 
     Raises `LongTailedError` if the set is empty.
     """
@@ -49,9 +50,11 @@ def describe_imageset(imageset: ImageSet) -> dict[str, Any]:
         "classes_below_20": int((counts < 20).sum()),
         "classes_20_to_100": int(((counts >= 20) & (counts <= 100)).sum()),
         "classes_above_100": int((counts > 100).sum()),
-        **_describe_sizes(imageset),
-        "duplicates": count_duplicates(imageset),
+        **_describe_files(imageset, full),
+        "duplicates": count_duplicates(imageset, full=full),
         "skipped": len(imageset.skipped),
+        "read_as": list(imageset.notes),
+        "left_out": dict(imageset.left_out),
     }
 
 
@@ -66,37 +69,27 @@ def gini_coefficient(counts: IntArray) -> float:
     return float((weights * ordered).sum() / (num_classes * ordered.sum()))
 
 
-def _describe_sizes(imageset: ImageSet) -> dict[str, Any]:
-    images = imageset.images
-    positions = np.linspace(0, len(imageset) - 1, min(_SIZE_SAMPLE, len(imageset))).astype(int)
-
-    def size(position: int) -> tuple[int, int] | None:
-        try:
-            if isinstance(images, EncodedStore):
-                return images.size(int(imageset.indices[position]))
-            height, width = imageset.decode(int(position)).shape[1:]
-        except ValueError:
-            return None
-        return height, width
-
-    sizes = [found for found in map_threads(size, positions) if found is not None]
-    by_area = sorted(sizes, key=lambda size: (size[0] * size[1], size))
+def _describe_files(imageset: ImageSet, full: bool) -> dict[str, Any]:
+    sizes, bad = inspect_images(imageset, full)
+    by_area = sorted(set(sizes), key=lambda size: (size[0] * size[1], size))
+    decoded = full or imageset.in_memory
     return {
         "smallest_image": list(by_area[0]) if by_area else None,
         "largest_image": list(by_area[-1]) if by_area else None,
-        "sampled_images": len(positions),
-        "unreadable_images": len(positions) - len(sizes),
+        "checked": "every image" if decoded else "the header of every image",
+        "unreadable_images": len(bad),
+        "unreadable_examples": [list(problem) for problem in list(bad.values())[:5]],
     }
 
 
-def count_duplicates(imageset: ImageSet) -> dict[str, Any] | None:
-    """Return the number of pairs of exact duplicates, or None for more than 20,000 files.
+def count_duplicates(imageset: ImageSet, *, full: bool = False) -> dict[str, Any] | None:
+    """Return the number of pairs of exact duplicates; None for over 20,000 files unless `full`.
 
     Equal are images with the same pixels (decoded sets) or the same bytes (files). Keys:
     `within_class`, `across_classes` (pairs whose labels differ: at least one label is wrong) and
     `examples`, up to five groups across classes as lists of position and class name.
     """
-    if not imageset.in_memory and len(imageset) > MAX_HASHED_FILES:
+    if not full and not imageset.in_memory and len(imageset) > MAX_HASHED_FILES:
         return None
     # A row that a set holds twice on purpose is no duplicate.
     positions = np.unique(imageset.indices, return_index=True)[1]
@@ -118,6 +111,8 @@ def _digest(imageset: ImageSet, position: int) -> bytes | None:
         else:
             data = imageset.decode(position).numpy()
     except ValueError:
+        return None
+    if not data.size:  # empty files are bad, but no duplicates
         return None
     return hashlib.blake2b(data.tobytes(), digest_size=16).digest()
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -17,7 +18,9 @@ import numpy.typing as npt
 from PIL import UnidentifiedImageError
 from torch import Tensor
 
-from longtailed.data.decoding import decode_rgb, read_size
+from longtailed.data.decoding import IMAGE_SUFFIXES as IMAGE_SUFFIXES
+from longtailed.data.decoding import Exif, decode_rgb, read_size
+from longtailed.data.decoding import is_image_file as is_image_file
 from longtailed.data.imageset import ImageSet, IntArray
 from longtailed.errors import LongTailedError
 
@@ -25,18 +28,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 OnBadImage = Literal["error", "skip"]
-IMAGE_SUFFIXES = (
-    ".jpg",
-    ".jpeg",
-    ".png",
-    ".bmp",
-    ".webp",
-    ".tif",
-    ".tiff",
-    ".gif",
-    ".ppm",
-)
+BadImages = Mapping[int, tuple[str, str]]
+"""Position of each bad image -> what a message calls it, and what is wrong with it."""
 _Result = TypeVar("_Result")
+_log = logging.getLogger(__name__)
 
 
 def map_threads(
@@ -51,7 +46,12 @@ def map_threads(
 
 
 class EncodedStore(ABC):
-    """Base of the lazily decoded stores: knows the bytes of each row and decodes them."""
+    """Base of the lazily decoded stores: knows the bytes of each row and decodes them.
+
+    `exif` says whether images are turned as their EXIF orientation says; see `decode_rgb`.
+    """
+
+    exif: Exif = "apply"
 
     @abstractmethod
     def __len__(self) -> int:
@@ -78,64 +78,33 @@ class EncodedStore(ABC):
         Raises `LongTailedError` naming the image if it is missing or damaged.
         """
         try:
-            return decode_rgb(self.encoded(row))
+            return decode_rgb(self.encoded(row), self.exif)
         except ValueError as error:
             raise LongTailedError(
                 f"image '{self.describe(row)}' cannot be decoded: {error}; repair or remove it, or "
                 "open the data with on_bad_image='skip'."
             ) from None
 
-    def size(self, row: int) -> tuple[int, int]:
-        """Return (height, width) of image `row` from its header; raise `ValueError` if bad."""
-        try:
-            return read_size(BytesIO(self.encoded(row).tobytes()))
-        except OSError:
-            height, width = decode_rgb(self.encoded(row)).shape[1:]
-            return height, width
+    def size(self, row: int, full: bool = False) -> tuple[int, int]:
+        """Return (height, width) of image `row`, from its header or, if `full`, by decoding it.
 
-    def problem(self, row: int, full: bool = False) -> str | None:
-        """Return why image `row` is bad, or None.
-
-        It reads the header, or the whole image if `full`.
+        Raises `ValueError` with a reason if the image is bad.
         """
-        try:
-            if full:
-                decode_rgb(self.encoded(row))
-            else:
-                self.size(row)
-        except ValueError as error:
-            return str(error)
-        return None
-
-
-@dataclass(frozen=True, eq=False)
-class PathTable:
-    """Many relative paths in one piece of memory: row r is `text[starts[r]:ends[r]]`."""
-
-    text: bytes
-    starts: IntArray
-    ends: IntArray
-
-    @classmethod
-    def from_paths(cls, paths: Iterable[str]) -> PathTable:
-        """Return the table of `paths`."""
-        pieces = [os.fsencode(path) for path in paths]
-        ends = np.cumsum([len(piece) for piece in pieces], dtype=np.int64)
-        return cls(b"".join(pieces), np.concatenate(([0], ends))[:-1].astype(np.int64), ends)
-
-    def __len__(self) -> int:
-        return len(self.starts)
-
-    def __getitem__(self, row: int) -> str:
-        return os.fsdecode(self.text[self.starts[row] : self.ends[row]])
+        if not full:
+            try:
+                return read_size(BytesIO(self.encoded(row).tobytes()), self.exif)
+            except OSError:
+                pass  # a format that PIL does not know
+        height, width = decode_rgb(self.encoded(row), self.exif).shape[1:]
+        return height, width
 
 
 class ImageFiles(EncodedStore):
     """Image files below a root folder; a file is opened when its image is decoded, not before."""
 
-    def __init__(self, root: str | Path, paths: Sequence[str] | PathTable) -> None:
+    def __init__(self, root: str | Path, paths: Sequence[str]) -> None:
         self.root = Path(root)
-        self.paths = paths if isinstance(paths, PathTable) else PathTable.from_paths(paths)
+        self.paths = paths
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -161,13 +130,18 @@ class ImageFiles(EncodedStore):
         except OSError as error:
             raise ValueError(_file_reason(error)) from None
 
-    def size(self, row: int) -> tuple[int, int]:
-        """Return (height, width) of image `row`, reading only the head of its file."""
+    def size(self, row: int, full: bool = False) -> tuple[int, int]:
+        """Return (height, width) of image `row`, reading only the head of its file unless `full`.
+
+        Raises `ValueError` with a reason if the image is bad.
+        """
+        if full:
+            return super().size(row, full)
         path = self.path(row)
         try:
             if path.stat().st_size == 0:
                 raise ValueError("it is empty")
-            return read_size(path)
+            return read_size(path, self.exif)
         except UnidentifiedImageError:
             return super().size(row)
         except OSError as error:
@@ -233,36 +207,69 @@ def scan_images(
     Raises `LongTailedError` naming the first bad images ("error"), or if none is left ("skip").
     """
     check_on_bad_image(on_bad_image)
-    images = imageset.images
-    if not isinstance(images, EncodedStore):
+    if not isinstance(imageset.images, EncodedStore):
         return imageset
-    store, rows = images, imageset.indices
+    return drop_bad_images(imageset, inspect_images(imageset, full)[1], on_bad_image)
+
+
+def inspect_images(
+    imageset: ImageSet, full: bool = False
+) -> tuple[list[tuple[int, int]], BadImages]:
+    """Return the (height, width) of the good images of a set, and its bad images.
+
+    It reads the header of every image; if `full` it decodes every image.
+    """
+    store, rows = imageset.images, imageset.indices
+    if isinstance(store, Tensor):
+        return [(store.shape[2], store.shape[3])] * len(rows), {}
+
+    def size(row: int) -> tuple[int, int]:
+        if isinstance(store, EncodedStore):
+            return store.size(row, full)
+        height, width = store.decode(row).shape[1:]
+        return height, width
+
+    def inspect(block: IntArray) -> tuple[list[tuple[int, int]], dict[int, tuple[str, str]]]:
+        sizes, bad = [], {}
+        for spot, row in zip(block.tolist(), rows[block].tolist(), strict=True):
+            try:
+                sizes.append(size(row))
+            except ValueError as error:
+                bad[spot] = (store.describe(row), str(error))
+        return sizes, bad
+
     blocks = np.array_split(np.arange(len(rows)), max(1, len(rows) // 64))
-
-    def scan(block: IntArray) -> list[tuple[int, str]]:
-        found = ((int(spot), store.problem(int(rows[spot]), full)) for spot in block)
-        return [(spot, reason) for spot, reason in found if reason is not None]
-
-    bad = [entry for block in map_threads(scan, blocks) for entry in block]
-    reasons = {spot: (store.describe(int(rows[spot])), reason) for spot, reason in bad}
-    return drop_bad_images(imageset, reasons, on_bad_image)
+    found = map_threads(inspect, blocks)
+    return [size for sizes, _ in found for size in sizes], {
+        spot: problem for _, bad in found for spot, problem in bad.items()
+    }
 
 
-def drop_bad_images(
-    imageset: ImageSet, bad: Mapping[int, tuple[str, str]], on_bad_image: OnBadImage
-) -> ImageSet:
-    """Return the set without the positions in `bad` (position -> name, reason), or raise."""
+def drop_bad_images(imageset: ImageSet, bad: BadImages, on_bad_image: OnBadImage) -> ImageSet:
+    """Return the set without the positions in `bad`, which are logged and counted, or raise."""
     if not bad:
         return imageset
+    found = _bad_images_phrase(imageset, bad)
     if on_bad_image == "error":
-        first = "; ".join(f"'{name}' ({reason})" for name, reason in list(bad.values())[:3])
         raise LongTailedError(
-            f"{imageset.name}: {len(bad)} of {len(imageset)} images cannot be read: {first}"
-            f"{'; ...' if len(bad) > 3 else ''}; repair or remove them, or pass "
-            "on_bad_image='skip' to leave them out."
+            f"{imageset.name}: {found}; repair or remove them, or pass on_bad_image='skip' to "
+            "leave them out."
         )
     keep = np.setdiff1d(np.arange(len(imageset)), np.fromiter(bad, np.int64, len(bad)))
     if not len(keep):
         raise LongTailedError(f"{imageset.name}: none of the {len(bad)} images can be read.")
+    _log.info("%s: %s; they are left out.", imageset.name, found)
     names = tuple(name for name, _ in bad.values())
     return replace(imageset.subset(keep), skipped=imageset.skipped + names)
+
+
+def _bad_images_phrase(imageset: ImageSet, bad: BadImages) -> str:
+    """Return how many images are bad, the first with the reason, and classes without a good one."""
+    first = "; ".join(f"'{name}' ({reason})" for name, reason in list(bad.values())[:3])
+    more = "; ..." if len(bad) > 3 else ""
+    counts = np.bincount(imageset.labels[list(bad)], minlength=imageset.num_classes)
+    lost = np.flatnonzero((counts > 0) & (counts == imageset.class_counts))
+    names = ", ".join(f"'{imageset.class_names[label]}'" for label in lost[:3])
+    names += ", ..." if len(lost) > 3 else ""
+    whole = f", among them all of {names}" if len(lost) else ""
+    return f"{len(bad)} of {len(imageset)} images cannot be read{whole}: {first}{more}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeAlias, runtime_checkable
 
@@ -41,6 +41,7 @@ class ImageSet:
     `images` is either one uint8 tensor [M, 3, H, W] (small images, decoded) or `EncodedImages`
     (files). `indices` [N] says which rows of `images` belong to this set, so that subsets share
     one store; `labels` [N] are int64 in 0..C-1. A set never changes: every method returns another.
+    `notes` and `left_out` say what a source of files was taken for and what in it was not used.
 
     Raises `LongTailedError` if labels and indices differ in length or a label is out of range.
     """
@@ -51,6 +52,8 @@ class ImageSet:
     indices: IntArray = field(default_factory=lambda: np.empty(0, np.int64))
     name: str = "images"
     skipped: tuple[str, ...] = ()  # bad images that were left out, by name
+    notes: tuple[str, ...] = ()  # what was taken for what, in sentences
+    left_out: Mapping[str, int] = field(default_factory=dict)  # reason -> number of files
 
     def __post_init__(self) -> None:
         labels = np.ascontiguousarray(self.labels, dtype=np.int64)

@@ -20,6 +20,7 @@ SAME_IMAGES = (
     "val_list",
     "test_list",
     "label_column",
+    "image_column",
     "class_names",
     "profile",
     "max_count",

@@ -48,7 +48,7 @@ class Data(BaseModel):
         root: where a source's files lie (image root of a list, folder of the CIFAR archives).
         val_list, test_list: the lists of other splits, where they are not found beside the source.
         download: allow the CIFAR archives to be downloaded to `root`.
-        label_column, class_names: see `longtailed.data.load_imageset`.
+        label_column, image_column, class_names: see `longtailed.data.load_imageset`.
         imbalance: ratio of the largest to the smallest class after subsampling; None keeps the
             source as it is.
         profile: "exp" or "step".
@@ -78,6 +78,8 @@ class Data(BaseModel):
         storage: "memory" (decoded uint8), "disk" (decode in workers) or "auto" (by size).
         workers: decoding processes; None: one per core, at most 8.
         on_bad_image: "error" stops at an unreadable image, "skip" leaves it out and counts it.
+        exif: "apply" turns images as their EXIF orientation says, "ignore" leaves them as stored
+            (as runs of earlier versions did).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True)
@@ -88,6 +90,7 @@ class Data(BaseModel):
     test_list: str | None = None
     download: bool = False
     label_column: str | None = None
+    image_column: str | None = None
     class_names: tuple[str, ...] | str | None = None
     imbalance: Ratio | None = None
     profile: Annotated[Literal["exp", "step"], UsedWith(imbalance=Not(None))] = "exp"
@@ -109,6 +112,7 @@ class Data(BaseModel):
     storage: Literal["auto", "memory", "disk"] = "auto"
     workers: Index | None = None
     on_bad_image: Literal["error", "skip"] = "error"
+    exif: Literal["apply", "ignore"] = "apply"
 
     @model_validator(mode="after")
     def _one_way(self) -> Data:

@@ -8,68 +8,78 @@ from pathlib import Path
 
 import numpy as np
 
-from longtailed.data.files import IMAGE_SUFFIXES, ImageFiles, PathTable
+from longtailed.data.files import ImageFiles
+from longtailed.data.finding import LINK, ImageFinder, left_out_reasons
 from longtailed.data.imageset import ImageSet
+from longtailed.data.sources.layout import read_folder_layout
 from longtailed.data.sources.names import (
     ClassNames,
-    canonical_split,
     choose_split,
     read_class_names,
+    sort_class_names,
 )
 from longtailed.errors import LongTailedError
-
-
-def folder_splits(source: Path) -> dict[str, Path]:
-    """Return the folder of each split; a folder without split folders is all 'train'.
-
-    A directory counts as a split folder if its name is a split's and it holds directories; one
-    that holds images is a class of that name.
-    """
-    splits: dict[str, Path] = {}
-    for directory in _directories(source):
-        split = canonical_split(directory.name)
-        if split is None or _holds_images(directory) or not _directories(directory):
-            continue
-        if split in splits:
-            raise LongTailedError(
-                f"'{source}' has two folders for the split '{split}' ('{splits[split].name}' and "
-                f"'{directory.name}'); remove or rename one."
-            )
-        splits[split] = directory
-    return splits or {"train": source}
 
 
 def load_folder(source: Path, split: str, class_names: ClassNames = None) -> ImageSet:
     """Return the images below the class directories of `source`; sorted names give the classes.
 
-    Files in deeper folders belong to the class above them; hidden files and other types of file
-    are left out. `class_names` either holds the directory names in another order, or new names
-    for the directories in sorted order.
+    `read_folder_layout` says which folders are splits and which classes, `ImageFinder` which files
+    are images; names that are numbers sort as numbers. Files in deeper folders belong to the class
+    above them. `class_names` either holds the directory names in another order, or new names for
+    the directories in sorted order. The set's `notes` and `left_out` say what was taken for what.
 
-    Raises `LongTailedError` if the split is missing, a class directory has no image, or a class
-    is missing from train.
+    Raises `LongTailedError` if the split is missing, a class has no image in train, or a class is
+    missing from train.
     """
-    splits = folder_splits(source)
-    folder = choose_split(f"'{source}'", splits, split)
-    directories = {directory.name: directory for directory in _directories(folder)}
-    if not directories:
-        raise LongTailedError(
-            f"'{folder}' has no class directories; put the images of each class into a directory "
-            "with the name of the class."
-        )
-    classes = sorted(directories)
-    if "train" in splits and splits["train"] != folder:
-        classes = sorted(directory.name for directory in _directories(splits["train"]))
-    unknown = sorted(set(directories) - set(classes))
-    if unknown:
-        raise LongTailedError(
-            f"'{folder}' has the class '{unknown[0]}', which '{splits['train']}' lacks; the "
-            "classes of all splits must be among those of train."
-        )
+    layout = read_folder_layout(source)
+    folder = choose_split(f"'{source}'", layout.splits, split)
+    finder = ImageFinder()
+    found = {path.name: finder.images(path) for path in finder.directories(folder)}
+    train = layout.splits.get("train", folder)
+    if train == folder:
+        classes = sort_class_names(found)
+        _refuse_empty(folder, [name for name in classes if not found[name]])
+    else:
+        classes = sort_class_names(path.name for path in ImageFinder().directories(train))
+        _refuse_unknown(folder, [name for name in found if found[name]], classes, train)
     order, names = _name_classes(classes, read_class_names(class_names), folder)
-    paths, labels = _list_images(directories, order)
-    images = ImageFiles(folder, PathTable.from_paths(paths))
-    return ImageSet(images, np.asarray(labels), names, name=f"{source.name} ({split})")
+    paths = [f"{name}{os.sep}{path}" for name in order for path in found.get(name, ())]
+    links = [f"'{link}' is a {LINK}, and left out." for link in finder.links[:3]]
+    counts = [len(found.get(name, ())) for name in order]
+    return ImageSet(
+        ImageFiles(folder, paths),
+        np.repeat(np.arange(len(order)), counts),
+        names,
+        name=f"{source.resolve().name} ({split})",
+        notes=(*layout.notes, *_notes(folder, order, names, found), *links),
+        left_out=dict(finder.left_out),
+    )
+
+
+def _refuse_empty(folder: Path, empty: list[str]) -> None:
+    if not empty:
+        return
+    shown = ", ".join(f"'{folder / name}'" for name in empty[:3])
+    finder = ImageFinder()
+    finder.images(folder / empty[0])
+    reasons = left_out_reasons(finder.left_out)
+    raise LongTailedError(
+        f"{len(empty)} class folder(s) without an image: {shown}{', ...' if len(empty) > 3 else ''}"
+        f"{f' (in the first one: {reasons})' if reasons else ''}; add images or remove the folder."
+    )
+
+
+def _refuse_unknown(folder: Path, filled: list[str], classes: list[str], train: Path) -> None:
+    unknown = sorted(set(filled) - set(classes))
+    if not unknown:
+        return
+    near = [name for name in classes if name.casefold().strip() == unknown[0].casefold().strip()]
+    hint = f" (it has '{near[0]}': rename one of them)" if near else ""
+    raise LongTailedError(
+        f"'{folder}' has the class '{unknown[0]}', which '{train}' lacks{hint}; the classes of "
+        "all splits must be among those of train."
+    )
 
 
 def _name_classes(
@@ -91,42 +101,20 @@ def _name_classes(
     return classes, given
 
 
-def _list_images(directories: Mapping[str, Path], order: list[str]) -> tuple[list[str], list[int]]:
-    paths: list[str] = []
-    labels: list[int] = []
-    for label, name in enumerate(order):
-        if name not in directories:
-            continue
-        found = _images_below(directories[name])
-        if not found:
-            raise LongTailedError(
-                f"the class directory '{directories[name]}' has no image "
-                f"({', '.join(IMAGE_SUFFIXES)}); add images or remove the directory."
-            )
-        paths.extend(found)
-        labels.extend([label] * len(found))
-    return paths, labels
-
-
-def _images_below(directory: Path) -> list[str]:
-    """Return the images in and below `directory`, relative to the folder that holds it."""
-    found: list[str] = []
-    for base, folders, files in os.walk(directory, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        below = directory.name + base[len(str(directory)) :]
-        found.extend(f"{below}{os.sep}{name}" for name in files if _is_image(name))
-    return sorted(found)
-
-
-def _is_image(name: str) -> bool:
-    return not name.startswith(".") and name.lower().endswith(IMAGE_SUFFIXES)
-
-
-def _directories(folder: Path) -> list[Path]:
-    return sorted(
-        entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")
-    )
-
-
-def _holds_images(folder: Path) -> bool:
-    return any(_is_image(entry.name) and entry.is_file() for entry in folder.iterdir())
+def _notes(
+    folder: Path, order: list[str], names: tuple[str, ...], found: Mapping[str, list[str]]
+) -> list[str]:
+    """Return which classes have no image, and which are not called like their folder."""
+    notes = []
+    strange = [f"'{name}'" for name in found if name not in order]
+    if strange:
+        notes.append(f"'{folder}': no classes, as they are empty: {', '.join(strange[:5])}.")
+    absent = [f"'{name}'" for name in order if not found.get(name)]
+    if absent:
+        shown = ", ".join(absent[:5]) + (", ..." if len(absent) > 5 else "")
+        notes.append(f"'{folder}' has no image of {len(absent)} of {len(order)} classes: {shown}.")
+    renamed = [f"'{old}' is '{new}'" for old, new in zip(order, names, strict=True) if old != new]
+    if renamed:
+        shown = ", ".join(renamed[:12]) + (", ..." if len(renamed) > 12 else "")
+        notes.append(f"'{folder}': class names belong to the folders in order: {shown}.")
+    return notes

@@ -1,213 +1,229 @@
-"""Parsing of image lists: `path label` lines and CSV tables, into arrays without line objects."""
+"""Reading of image lists: `path label` lines, and tables with a column of each."""
 
 from __future__ import annotations
 
-import csv
 import re
 from array import array
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
-from longtailed.data.files import IMAGE_SUFFIXES, PathTable
 from longtailed.data.imageset import IntArray
-from longtailed.errors import LongTailedError, unknown_name
-
-_IMAGE_COLUMNS = ("path", "image", "filename", "file_name", "file")
-_LABEL_COLUMNS = ("label", "class", "target")
-_DELIMITERS = {".csv": ",", ".tsv": "\t"}
-_MAX_DIGITS = 9  # more would be no class number, and sums below stay far from 2**63
+from longtailed.data.sources.columns import (
+    IMAGE_COLUMNS,
+    LABEL_COLUMNS,
+    CellError,
+    ChosenColumns,
+    plain_name,
+    quoted,
+    read_splits,
+)
+from longtailed.data.sources.labels import Labels, is_whole, whole_floats
+from longtailed.data.sources.paths import has_image_suffix
+from longtailed.data.sources.table_layout import (
+    ONE_HOT,
+    PATH_AND_LABEL,
+    Layout,
+    line_error,
+    open_list,
+    read_layout,
+    table_rows,
+)
+from longtailed.errors import LongTailedError
 
 
 @dataclass(frozen=True, eq=False)
 class Listing:
-    """What a list file says: paths, label codes, the line of each, and names for the codes if any.
-
-    Without `names` the codes are the labels themselves.
-    """
+    """What a list file says of each entry: path, label, split (if it has a column), and line."""
 
     source: Path
-    paths: PathTable
-    codes: IntArray
+    paths: Sequence[str]
+    labels: Labels
     lines: IntArray
-    names: tuple[str, ...] | None = None
+    splits: Labels | None = None  # texts are 'train', 'val' and 'test'
+    notes: tuple[str, ...] = ()
 
     def error(self, row: int, problem: str) -> LongTailedError:
         """Return the error for the line of entry `row`."""
         return line_error(self.source, int(self.lines[row]), problem)
 
+    def only(self, rows: IntArray) -> Listing:
+        """Return the listing of some entries."""
+        return Listing(
+            self.source,
+            [self.paths[row] for row in rows],
+            self.labels.only(rows),
+            self.lines[rows],
+            self.splits.only(rows) if self.splits else None,
+            self.notes,
+        )
 
-def line_error(source: Path, line: int, problem: str) -> LongTailedError:
-    """Return the error for a line (counted from 1) of a list file."""
-    return LongTailedError(f"'{source}', line {line}: {problem}; correct the line.")
 
-
-def is_list_file(path: Path) -> bool:
-    """Return whether the file's ending is that of a list or a table."""
-    return path.suffix.lower() in (".txt", ".lst", *_DELIMITERS)
-
-
-def read_listing(source: Path, label_column: str | None = None) -> Listing:
+def read_listing(source: Path, chosen: ChosenColumns) -> Listing:
     """Return the entries of a .txt or .lst list or of a .csv or .tsv table.
 
     Raises `LongTailedError` with the number of the first line that does not parse.
     """
-    try:
-        delimiter = _DELIMITERS.get(source.suffix.lower())
-        if delimiter is not None:
-            listing = _read_table(source, delimiter, label_column)
-        elif label_column is not None:
-            raise LongTailedError(f"'{source}' is a list without columns; leave out label_column.")
-        else:
-            listing = _read_lines(source)
-    except OSError as error:
-        raise LongTailedError(f"'{source}' cannot be read: {error.strerror}.") from error
-    if not len(listing.codes):
+    layout = read_layout(source, chosen)
+    if layout is None:
         raise LongTailedError(f"'{source}' lists no images.")
+    if not layout.labelled:
+        raise LongTailedError(_without_labels(source, layout))
+    listing = _read_table(source, layout) if layout.separator else _read_lines(source)
+    if not len(listing.labels):
+        raise LongTailedError(f"'{source}' lists no images.")
+    _check_text(listing)
     return listing
 
 
+def _without_labels(source: Path, layout: Layout) -> str:
+    columns = [name for i, name in enumerate(layout.columns) if i != layout.image]
+    if not layout.header or not columns:
+        return f"'{source}' names images without labels; add their labels."
+    return (
+        f"'{source}' has no column with a usual name for labels (label, class, target, ...); name "
+        f"one of {quoted(columns)} with label_column. If each of several columns is a class, "
+        "all of them must be 0 but one, and there must be no others."
+    )
+
+
+@dataclass
+class _Entries:
+    """Entries as they are read."""
+
+    paths: list[str] = field(default_factory=list)
+    labels: list[str] = field(default_factory=list)
+    splits: list[str] = field(default_factory=list)
+    lines: array[int] = field(default_factory=lambda: array("q"))
+    left_out: list[int] = field(default_factory=list)  # lines of comments that name an image
+
+    def listing(self, source: Path, notes: Sequence[str] = ()) -> Listing:
+        labels = whole_floats(Labels.of(self.labels))
+        lines = np.array(self.lines, dtype=np.int64)
+        if self.left_out:
+            first, number = self.left_out[0], len(self.left_out)
+            notes = [*notes, f"{number} lines with # before an image are left out (line {first})"]
+        return Listing(source, self.paths, labels, lines, notes=tuple(notes))
+
+
 def _read_lines(source: Path) -> Listing:
-    """Return the entries of a list, found with array operations over the bytes of the file.
+    """Return the entries of a list: a line is a path and, after its last blank, a label.
 
-    A line's label is its last word, its path everything before from the first word on.
+    A label that is a name may hold blanks if the path has the ending of an image.
     """
-    text = source.read_bytes()
-    data = np.frombuffer(text, dtype=np.uint8)
-    if text.startswith(b"\xef\xbb\xbf"):  # a byte-order mark
-        data = data.copy()
-        data[:3] = ord(" ")
-    starts, ends = _find_words(data)
-    newlines = np.flatnonzero(data == ord("\n"))
-    word_lines = np.searchsorted(newlines, starts)
-    first = np.flatnonzero(np.diff(word_lines, prepend=-1))  # the first word of each line with any
-    first = first[data[starts[first]] != ord("#")] if len(first) else first
-    lines = word_lines[first] + 1
-    last = np.searchsorted(word_lines, lines - 1, side="right") - 1
-    alone = np.flatnonzero(first == last)
-    if len(alone):
-        word = text[starts[first[alone[0]]] : ends[first[alone[0]]]].decode(errors="replace")
-        raise line_error(source, int(lines[alone[0]]), f"'{word}' is not 'relative/path label'")
-    codes, broken = _parse_numbers(data, starts[last], ends[last])
-    if len(broken):
-        word = text[starts[last[broken[0]]] : ends[last[broken[0]]]].decode(errors="replace")
-        raise line_error(source, int(lines[broken[0]]), _not_a_label(word))
-    return Listing(source, PathTable(text, starts[first], ends[last - 1]), codes, lines)
-
-
-def _find_words(data: npt.NDArray[np.uint8]) -> tuple[IntArray, IntArray]:
-    blank = np.zeros(256, dtype=bool)
-    blank[list(b" \t\r\n")] = True
-    inside = np.zeros(len(data) + 2, dtype=bool)
-    inside[1:-1] = ~blank[data]
-    edges = np.flatnonzero(inside[1:] != inside[:-1])
-    return edges[0::2], edges[1::2]
-
-
-def _parse_numbers(
-    data: npt.NDArray[np.uint8], starts: IntArray, ends: IntArray
-) -> tuple[IntArray, IntArray]:
-    """Return the whole numbers written in `data[starts:ends]`, and which of them are none."""
-    lengths = ends - starts
-    broken = lengths > _MAX_DIGITS
-    numbers = np.zeros(len(starts), dtype=np.int64)
-    for place in range(min(int(lengths.max(initial=0)), _MAX_DIGITS)):
-        rows = np.flatnonzero(lengths > place)
-        digits = data[starts[rows] + place].astype(np.int64) - ord("0")
-        broken[rows] |= (digits < 0) | (digits > 9)
-        numbers[rows] = numbers[rows] * 10 + digits
-    return numbers, np.flatnonzero(broken)
-
-
-def _not_a_label(word: str) -> str:
-    return f"the label '{word}' is not a whole number from 0 on"
-
-
-def _read_table(source: Path, delimiter: str, label_column: str | None) -> Listing:
-    """Return the entries of a table; its codes number the different label texts."""
-    text, ends = bytearray(), array("q")
-    codes, lines = array("q"), array("q")
-    numbers: dict[str, int] = {}
-    for line, path, label in _table_entries(source, delimiter, label_column):
-        text += path.encode(errors="surrogateescape")
-        ends.append(len(text))
-        codes.append(numbers.setdefault(label, len(numbers)))
-        lines.append(line)
-    stops = np.array(ends, dtype=np.int64)
-    paths = PathTable(bytes(text), np.concatenate(([0], stops))[:-1].astype(np.int64), stops)
-    listing = Listing(source, paths, np.array(codes, np.int64), np.array(lines, np.int64))
-    return _interpret_labels(listing, list(numbers))
-
-
-def _table_entries(
-    source: Path, delimiter: str, label_column: str | None
-) -> Iterator[tuple[int, str, str]]:
-    """Yield (line, path, label) of each entry."""
-    columns: tuple[int, int] | None = None
-    with source.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        reader = csv.reader(file, delimiter=delimiter)
-        try:
-            for row in reader:
-                if not any(cell.strip() for cell in row) or row[0].lstrip().startswith("#"):
+    entries = _Entries()
+    with open_list(source) as file:
+        for number, line in enumerate(file, 1):
+            text = line.strip()
+            if not text or text[0] == "#":
+                if PATH_AND_LABEL.fullmatch(text):
+                    entries.left_out.append(number)
+                continue
+            words = text.rsplit(None, 1)
+            # Most lines are plain; to look closer at all would take three times as long.
+            plain = len(words) == 2 and words[1].isdecimal() and text[0] != '"'
+            if not plain or words[0][-1].isdecimal():
+                words = _split_line(source, number, text)
+                if not entries.paths and _is_header(*words):
                     continue
-                if columns is None:
-                    columns, is_header = _find_columns(source, row, label_column, reader.line_num)
-                    if is_header:
-                        continue
-                path, label = (row[i].strip() if i < len(row) else "" for i in columns)
-                if not path or not label:
-                    raise line_error(
-                        source, reader.line_num, f"no {'label' if path else 'path'} in {row}"
-                    )
-                yield reader.line_num, path, label
-        except csv.Error as error:
-            raise line_error(source, reader.line_num, str(error)) from error
+            entries.paths.append(words[0])
+            entries.labels.append(words[1])
+            entries.lines.append(number)
+    return entries.listing(source)
 
 
-def _find_columns(
-    source: Path, row: Sequence[str], label_column: str | None, line: int
-) -> tuple[tuple[int, int], bool]:
-    """Return the path and label columns from the first row, and whether it is a header."""
-    cells = [cell.strip() for cell in row]
-    lowered = [cell.lower() for cell in cells]
-    path = next((lowered.index(name) for name in _IMAGE_COLUMNS if name in lowered), None)
-    label = next((lowered.index(name) for name in _LABEL_COLUMNS if name in lowered), None)
-    if label_column is not None:
-        if label_column not in cells:
-            raise unknown_name(f"label column of '{source}'", label_column, cells)
-        label = cells.index(label_column)
-    if path is not None and label is not None:
-        return (path, label), True
-    if len(cells) == 2 and label_column is None and lowered[0].endswith(IMAGE_SUFFIXES):
-        return (0, 1), False
-    raise line_error(
-        source,
-        line,
-        f"it is neither 'path{_DELIMITERS[source.suffix.lower()]}label' nor a header with one of "
-        f"{', '.join(_IMAGE_COLUMNS)} and one of {', '.join(_LABEL_COLUMNS)}",
-    )
+def _split_line(source: Path, number: int, text: str) -> list[str]:
+    words = text.rsplit(None, 1)
+    if len(words) < 2 or has_image_suffix(words[1]):
+        if is_whole(text.split(None, 1)[0]):
+            raise line_error(source, number, "the label stands before the path, not after it")
+        raise line_error(source, number, f"'{text}' is not 'relative/path label'")
+    path, label = words
+    if not has_image_suffix(path) and (match := PATH_AND_LABEL.fullmatch(text)):
+        path, label = match[1], match[2]
+    return [path[1:-1] if len(path) > 1 and path[0] == path[-1] == '"' else path, label]
 
 
-def _interpret_labels(listing: Listing, texts: Sequence[str]) -> Listing:
-    """Return the listing with whole numbers as labels if all are, else with sorted class names."""
-    whole = [re.fullmatch(r"[0-9]{1,9}", text) is not None for text in texts]
-    if texts and all(whole):
-        values = np.array([int(text) for text in texts], dtype=np.int64)
-        return Listing(listing.source, listing.paths, values[listing.codes], listing.lines)
-    if any(re.fullmatch(r"[-+]?[0-9]+(\.[0-9]*)?", text) for text in texts):
-        bad = whole.index(False)
-        row = int(np.flatnonzero(listing.codes == bad)[0])
-        raise listing.error(row, f"{_not_a_label(texts[bad])}, though other labels are numbers")
-    order = sorted(range(len(texts)), key=texts.__getitem__)
-    ranks = np.empty(len(texts), dtype=np.int64)
-    ranks[order] = np.arange(len(texts))
-    return Listing(
-        listing.source,
-        listing.paths,
-        ranks[listing.codes],
-        listing.lines,
-        tuple(texts[i] for i in order),
-    )
+def _is_header(path: str, label: str) -> bool:
+    return plain_name(path) in IMAGE_COLUMNS and plain_name(label) in LABEL_COLUMNS
+
+
+def _read_table(source: Path, layout: Layout) -> Listing:
+    entries = _Entries()
+    width = len(layout.columns)
+    assert layout.separator is not None
+    rows = table_rows(source, layout.separator, entries.left_out)
+    if layout.header:
+        next(rows)
+    for line, row in rows:
+        if len(row) > width and any(cell.strip() for cell in row[width:]):
+            raise line_error(
+                source, line, f"it has {len(row)} cells, and the first row {width} (a cell with "
+                f"{layout.separator!r} in it needs quotes)"
+            )  # fmt: skip
+        path = row[layout.image].strip() if layout.image < len(row) else ""
+        if layout.label is None:
+            label = _hot_class(source, line, row, layout.one_hot)
+        else:
+            label = row[layout.label].strip() if layout.label < len(row) else ""
+        if not path or not label:
+            raise line_error(source, line, f"no {'label' if path else 'path'} in {row}")
+        entries.paths.append(path)
+        entries.labels.append(label)
+        entries.lines.append(line)
+        if layout.split is not None:
+            entries.splits.append(row[layout.split].strip() if layout.split < len(row) else "")
+    listing = entries.listing(source, _layout_notes(layout))
+    if layout.split is None:
+        return listing
+    return _with_splits(listing, layout.columns[layout.split], Labels.of(entries.splits))
+
+
+def _hot_class(source: Path, line: int, row: Sequence[str], columns: Mapping[int, str]) -> str:
+    cells = {i: row[i].strip() if i < len(row) else "" for i in columns}
+    hot = [i for i, cell in cells.items() if ONE_HOT.get(cell)]
+    if len(hot) != 1 or any(cell not in ONE_HOT for cell in cells.values()):
+        raise line_error(
+            source,
+            line,
+            f"the columns {quoted(columns.values())} are one for each class: one must be 1 and the "
+            f"others 0, but they are {', '.join(cells.values())}",
+        )
+    return columns[hot[0]]
+
+
+def _layout_notes(layout: Layout) -> list[str]:
+    """Return which columns were taken, if others could have been."""
+    columns = layout.columns
+    if layout.one_hot:
+        return [f"each of the columns {quoted(layout.one_hot.values())} is a class"]
+    if not layout.header or layout.label is None or len(columns) == 2:
+        return []
+    return [f"images are in column {columns[layout.image]!r}, labels in {columns[layout.label]!r}"]
+
+
+def _with_splits(listing: Listing, column: str, texts: Labels) -> Listing:
+    try:
+        splits = read_splits(texts.texts, column)
+    except CellError as error:
+        raise listing.error(texts.first(error.text), str(error)) from None
+    if splits is None:
+        note = f"the column {column!r} names no splits and is not used"
+        return replace(listing, notes=(*listing.notes, note))
+    kept = tuple(dict.fromkeys(splits))
+    codes = np.array([kept.index(split) for split in splits])[texts.codes]
+    note = f"splits are those of column {column!r}"
+    return replace(listing, splits=Labels(kept, codes), notes=(*listing.notes, note))
+
+
+def _check_text(listing: Listing) -> None:
+    """Raise `LongTailedError` for text that is none: NUL bytes, and labels that are not UTF-8."""
+    for text in listing.labels.texts:
+        if "\0" in text or re.search("[\ud800-\udfff]", text):
+            problem = "holds a NUL byte" if "\0" in text else "is not UTF-8: save the file as UTF-8"
+            raise listing.error(listing.labels.first(text), f"the label {text!r} {problem}")
+    for row, path in enumerate(listing.paths):
+        if "\0" in path:
+            raise listing.error(row, f"the path {path!r} holds a NUL byte")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from longtailed.data.files import ImageFiles
 from longtailed.data.imageset import ImageSet, IntArray
+from longtailed.data.sources.columns import CellError, ChosenColumns
+from longtailed.data.sources.labels import label_notes, match_classes, name_classes
 from longtailed.data.sources.listing import Listing, read_listing
 from longtailed.data.sources.names import (
     SPLIT_SPELLINGS,
@@ -15,36 +18,71 @@ from longtailed.data.sources.names import (
     canonical_split,
     choose_split,
     find_split_word,
-    number_classes,
     read_class_names,
 )
+from longtailed.data.sources.paths import locate_images
+from longtailed.data.sources.table_layout import read_layout
 from longtailed.errors import LongTailedError
 
 
 def list_splits(
-    source: Path, val_list: str | Path | None = None, test_list: str | Path | None = None
-) -> dict[str, Path]:
-    """Return the list file of each split.
+    source: Path,
+    val_list: str | Path | None = None,
+    test_list: str | Path | None = None,
+    chosen: ChosenColumns | None = None,
+) -> tuple[dict[str, Path], tuple[str, ...]]:
+    """Return the list file of each split, and notes on lists that were left out.
 
-    `source` has the split that its name says (`Places_LT_train.txt`), or is 'train'. The others
-    are `val_list` and `test_list`, or those beside it with the word of another split in its place.
+    `source` has the splits that its split column names, or the one that its name says
+    (`Places_LT_train.txt`), or is 'train'. The others are `val_list` and `test_list`, or those
+    beside it with the word of another split in its place, if they have labels.
     """
+    chosen = chosen or ChosenColumns()
     word = find_split_word(source.stem)
     own = canonical_split(word[0]) if word else None
-    splits = {own or "train": source}
-    if word is not None:
-        before, after = source.stem[: word.start()], source.stem[word.end() :] + source.suffix
-        for split, spellings in SPLIT_SPELLINGS.items():
-            for spelling in spellings:
-                sibling = source.with_name(f"{before}{_same_case(spelling, word[0])}{after}")
-                if split not in splits and sibling.is_file():
-                    splits[split] = sibling
-    for split, path in (("val", val_list), ("test", test_list)):
-        if path is not None:
-            splits[split] = Path(path).expanduser()
-            if not splits[split].is_file():
-                raise LongTailedError(f"{split}_list: there is no file '{path}'.")
-    return splits
+    splits = dict.fromkeys(_column_splits(source, chosen) or (own or "train",), source)
+    notes = []
+    given = {"val": val_list, "test": test_list}
+    for split, path in given.items():
+        if path is None:
+            continue
+        if splits.get(split) == source:
+            raise LongTailedError(f"'{source}' has the split '{split}': leave out {split}_list.")
+        splits[split] = Path(path).expanduser()
+        if not splits[split].is_file():
+            raise LongTailedError(f"{split}_list: there is no file '{path}'.")
+    for split, sibling in _siblings(source).items():
+        if split in splits:
+            continue
+        layout = read_layout(sibling, chosen)
+        if layout is not None and layout.labelled:
+            splits[split] = sibling
+        else:
+            notes.append(f"'{sibling.name}' has no labels and is not used")
+    return splits, tuple(notes)
+
+
+def _column_splits(source: Path, chosen: ChosenColumns) -> tuple[str, ...]:
+    layout = read_layout(source, chosen)
+    if layout is None or layout.split is None or not layout.labelled:
+        return ()
+    splits = read_listing(source, chosen).splits
+    return splits.texts if splits else ()
+
+
+def _siblings(source: Path) -> dict[str, Path]:
+    """Return the files beside `source` with the word of another split in its name."""
+    found: dict[str, Path] = {}
+    word = find_split_word(source.stem)
+    if word is None:
+        return found
+    before, after = source.stem[: word.start()], source.stem[word.end() :] + source.suffix
+    for split, spellings in SPLIT_SPELLINGS.items():
+        for spelling in spellings:
+            sibling = source.with_name(f"{before}{_same_case(spelling, word[0])}{after}")
+            if split not in found and sibling.is_file():
+                found[split] = sibling
+    return found
 
 
 def _same_case(word: str, model: str) -> str:
@@ -58,51 +96,87 @@ def load_list(
     split: str,
     *,
     label_column: str | None = None,
+    image_column: str | None = None,
     class_names: ClassNames = None,
     root: str | Path | None = None,
     val_list: str | Path | None = None,
     test_list: str | Path | None = None,
 ) -> ImageSet:
-    """Return the images that a list names; the files are not looked at.
+    """Return the images that a list names; few of the files are looked at.
 
     A line is `path label`, split at its last blank; a table has a header with a path and a label
-    column, or two columns without one. Labels are whole numbers from 0, or names in a table
-    (classes are then the sorted names). Blank lines and lines that start with `#` are left out.
-    Paths are relative to `root`, by default the folder of the list. Unless `class_names` says
-    which classes there are, the train list does.
+    column, or two columns without one, and may have a split column. Paths are relative to `root`,
+    by default the folder of the list (see `locate_images` for what is done if they are not there).
+    Blank lines and lines that start with `#` are left out, and entries that are repeated.
 
-    Raises `LongTailedError` with the line's number for a line that does not parse or a class that
-    train lacks, and if a class has no image in train and no `class_names` are given.
+    Classes are named by the labels of train, which are numbers from 0 or names (see
+    `name_classes`), and those of all splits are matched by name. `class_names` says instead which
+    classes there are, and is the code book of labels that are numbers.
+
+    Raises `LongTailedError` with the line's number for a line that does not parse, a class that
+    train lacks, and an image with two labels.
     """
-    splits = list_splits(source, val_list, test_list)
+    chosen = ChosenColumns(image_column, label_column)
+    splits, notes = list_splits(source, val_list, test_list, chosen)
     path = choose_split(f"'{source}'", splits, split)
-    listing = read_listing(path, label_column)
+    whole = read_listing(path, chosen)
+    listing = _of_split(whole, canonical_split(split) or split)
     names = read_class_names(class_names)
+    origin, code_book = "class_names", True
     if names is None:
         train = splits.get("train", path)
-        reference = listing if train == path else read_listing(train, label_column)
-        names = reference.names or number_classes(reference.codes, f"'{train}'")
-        origin = f"'{train}'"
-    else:
-        origin = "class_names"
-    labels = _number_labels(listing, names, origin)
+        reference = _of_split(whole if train == path else read_listing(train, chosen), "train")
+        names, origin, code_book = _names_of(reference), f"'{train}'", False
+    try:
+        labels = match_classes(listing.labels, names, origin, code_book)
+    except CellError as error:
+        raise listing.error(listing.labels.first(error.text), str(error)) from None
     folder = Path(root).expanduser() if root is not None else path.parent
-    return ImageSet(ImageFiles(folder, listing.paths), labels, names, name=f"{path.stem} ({split})")
+    paths, path_notes = locate_images(folder, listing.paths)
+    kept, repeat_notes = _without_repeats(replace(listing, paths=paths))
+    notes = (*notes, *listing.notes, *label_notes(names), *path_notes, *repeat_notes)
+    return ImageSet(
+        ImageFiles(folder, [paths[row] for row in kept]),
+        labels[kept],
+        names,
+        name=f"{path.stem} ({split})",
+        notes=tuple(f"{path.name}: {note}" for note in notes),
+    )
 
 
-def _number_labels(listing: Listing, names: tuple[str, ...], origin: str) -> IntArray:
-    if listing.names is None:
-        labels = listing.codes
-        outside = np.flatnonzero(labels >= len(names))
-    else:
-        place = {name: label for label, name in enumerate(names)}
-        numbers = np.array([place.get(name, -1) for name in listing.names], dtype=np.int64)
-        labels = numbers[listing.codes]
-        outside = np.flatnonzero(labels < 0)
-    if len(outside):
-        row = int(outside[0])
-        code = int(listing.codes[row])
-        shown = code if listing.names is None else listing.names[code]
-        problem = f"the class '{shown}' is not among the {len(names)} classes of {origin}"
-        raise listing.error(row, problem)
-    return labels
+def _of_split(listing: Listing, split: str) -> Listing:
+    """Return the entries of a split; all if the list has no split column."""
+    if listing.splits is None:
+        return listing
+    if split not in listing.splits.texts:
+        raise LongTailedError(f"'{listing.source}' has no entries of the split '{split}'.")
+    return listing.only(np.flatnonzero(listing.splits.codes == listing.splits.texts.index(split)))
+
+
+def _names_of(train: Listing) -> tuple[str, ...]:
+    try:
+        return name_classes(train.labels, f"'{train.source}'")
+    except CellError as error:
+        raise train.error(train.labels.first(error.text), str(error)) from None
+
+
+def _without_repeats(listing: Listing) -> tuple[IntArray, list[str]]:
+    """Return the first entry of each path, and a note on how many others there are.
+
+    Raises `LongTailedError` if an image has two labels.
+    """
+    if len(set(listing.paths)) == len(listing.paths):
+        return np.arange(len(listing.paths)), []
+    first: dict[str, int] = {}
+    codes = listing.labels.codes.tolist()
+    for row, path in enumerate(listing.paths):
+        before = first.setdefault(path, row)
+        if codes[before] != codes[row]:
+            one, other = (listing.labels.texts[codes[at]] for at in (before, row))
+            raise listing.error(
+                row,
+                f"'{path}' has the label {other!r}, but {one!r} in line {listing.lines[before]}",
+            )
+    kept = np.fromiter(first.values(), np.int64, len(first))
+    repeats = len(codes) - len(first)
+    return kept, [f"{repeats} lines repeat an image and are left out"] if repeats else []

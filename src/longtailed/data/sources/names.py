@@ -8,18 +8,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-import numpy as np
-
-from longtailed.data.imageset import IntArray
 from longtailed.errors import LongTailedError
 
 ClassNames = Sequence[str] | Path | str | None
 SPLIT_SPELLINGS = {
-    "train": ("train",),
-    "val": ("val", "valid", "validation"),
-    "test": ("test",),
+    "train": ("train", "training", "trn"),
+    "val": ("val", "valid", "validation", "dev"),
+    "test": ("test", "testing", "tst"),
 }
-_SPLIT_WORD = re.compile(r"(?<![a-z])(train|validation|valid|val|test)(?![a-z])", re.IGNORECASE)
+_SPELLINGS = "|".join(word for words in SPLIT_SPELLINGS.values() for word in words)
+_SPLIT_WORD = re.compile(rf"(?<![a-z])({_SPELLINGS})(?![a-z])", re.IGNORECASE)
 _Value = TypeVar("_Value")
 
 
@@ -33,6 +31,20 @@ def find_split_word(text: str) -> re.Match[str] | None:
     """Return the last word of `text` that names a split ('test' in 'Places_LT_test'), if any."""
     matches = list(_SPLIT_WORD.finditer(text))
     return matches[-1] if matches else None
+
+
+def sort_class_names(names: Iterable[str]) -> list[str]:
+    """Return class names in the order of their labels: numbers by value, then words by letters.
+
+    Sorted as words, '10' would come before '2', and a list of names in numeric order would give
+    eleven classes the name of another.
+    """
+
+    def key(name: str) -> tuple[bool, int, str]:
+        is_number = name.isascii() and name.isdigit()
+        return not is_number, int(name) if is_number else 0, name
+
+    return sorted(names, key=key)
 
 
 def order_splits(splits: Iterable[str]) -> tuple[str, ...]:
@@ -80,25 +92,3 @@ def _names_from_text(text: str | Path) -> tuple[str, ...]:
         )
     lines = path.read_text(encoding="utf-8-sig").splitlines()
     return tuple(line.strip() for line in lines if line.strip())
-
-
-def number_classes(labels: IntArray, source: str) -> tuple[str, ...]:
-    """Return the class names '0' to 'C-1' for labels that nothing names.
-
-    Raises `LongTailedError` if a label below the largest has no image: then it is unknown
-    whether the class exists, and the user must name the classes.
-    """
-    present = np.unique(labels)
-    num_classes = int(present[-1]) + 1
-    if num_classes != len(present):
-        # Missing labels are among the first few numbers: a stray huge label costs no memory.
-        numbers = np.arange(min(num_classes, len(present) + 5))
-        missing = np.setdiff1d(numbers, present)[:5]
-        shown = ", ".join(str(label) for label in missing)
-        count = num_classes - len(present)
-        raise LongTailedError(
-            f"{source} has {count} empty {'class' if count == 1 else 'classes'} (labels run up to "
-            f"{num_classes - 1}, without {shown}{', ...' if count > 5 else ''}); correct the "
-            "labels, or pass class_names to say that these classes exist."
-        )
-    return tuple(str(label) for label in range(num_classes))

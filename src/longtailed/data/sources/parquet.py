@@ -1,100 +1,96 @@
-"""Parquet files in the layout of Hugging Face data sets: encoded images and integer labels."""
+"""Parquet files in the layout of Hugging Face data sets: images, and labels by number or name."""
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from itertools import chain
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from torch import Tensor
 
-from longtailed.data.decoding import decode_rgb
-from longtailed.data.files import (
-    EncodedColumn,
-    OnBadImage,
-    drop_bad_images,
-    encoded_bytes,
-    map_threads,
-)
+from longtailed.data.decoding import Exif
+from longtailed.data.files import ImageFiles, OnBadImage, drop_bad_images
 from longtailed.data.imageset import ImageSet, IntArray
-from longtailed.data.sources.names import (
-    ClassNames,
-    canonical_split,
-    choose_split,
-    find_split_word,
-    number_classes,
-    read_class_names,
+from longtailed.data.sources.columns import (
+    IMAGE_COLUMNS,
+    LABEL_COLUMNS,
+    SPLIT_COLUMNS,
+    CellError,
+    find_column,
+    plain_name,
+    quoted,
+    read_splits,
 )
-from longtailed.errors import LongTailedError, unknown_name
+from longtailed.data.sources.encoded import decode_small, read_encoded, read_paths, readable
+from longtailed.data.sources.names import ClassNames, choose_split
+from longtailed.data.sources.parquet_labels import (
+    Part,
+    class_numbers,
+    read_names,
+    read_part,
+    row_error,
+)
+from longtailed.data.sources.paths import locate_images
+from longtailed.data.sources.shards import parquet_splits
+from longtailed.errors import LongTailedError
 
-MEMORY_SIDE = 64  # images of one size, at most this many pixels a side, are decoded when opened
-_IMAGE_COLUMNS = ("img", "image")
-_LABEL_COLUMNS = ("label", "fine_label")
-_SHARD = re.compile(r"[-_.]?(\d+)(?:-of-(\d+))?")
-_BATCH_ROWS = 2048
-_THREAD_ROWS = 256
+SplitRows = dict[str, dict[Path, IntArray]]
 
 
-def parquet_splits(source: Path) -> dict[str, list[Path]]:
-    """Return the files of each split, in shard order, of a folder or of the set one file is in.
+def parquet_rows(
+    source: Path, label_column: str | None = None
+) -> tuple[SplitRows, tuple[str, ...]]:
+    """Return the rows of each split, file by file, and notes on how the files were chosen.
 
-    The split is the last word of a file's name that names one, or else its folder's name. Files
-    without one are left out, or are 'train' if no file has one.
-
-    Raises `LongTailedError` if shards are missing or the folder holds several data sets.
+    A split column says where a row belongs, unless it is the label column, or else the name of its
+    file (see `parquet_splits`). Files for validation or testing without labels are left out.
     """
-    if source.is_file():
-        split, family = _place(source)
-        if split is None:
-            return {"train": [source]}
-        pattern = "*.parquet" if family[0] == source.parent else "*/*.parquet"
-        files = [path for path in sorted(family[0].glob(pattern)) if _place(path)[1] == family]
-    else:
-        everything = sorted(source.glob("*.parquet")) or sorted(source.glob("*/*.parquet"))
-        files = [path for path in everything if _place(path)[0]]
-        if not files:
-            return {"train": everything}
-        families = {_place(path)[1]: path for path in files}
-        if len(families) > 1:
-            first, second = list(families.values())[:2]
-            raise LongTailedError(
-                f"'{source}' holds more than one data set ('{first.name}', '{second.name}'); "
-                "name one of the files instead of the folder."
-            )
-    splits: dict[str, list[Path]] = {}
-    for path in files:
-        splits.setdefault(str(_place(path)[0]), []).append(path)
-    for shards in splits.values():
-        _check_shards(shards)
-    return splits
+    shards, found = parquet_splits(source)
+    splits: SplitRows = {}
+    notes = dict.fromkeys(found)
+    for split, path in [(split, path) for split, files in shards.items() for path in files]:
+        with readable(path):
+            columns, count = pq.read_schema(path).names, pq.read_metadata(path).num_rows
+        if split != "train" and "train" in shards and not _has_labels(columns, label_column):
+            notes[f"'{path.name}' has no labels and is not used"] = None
+            continue
+        column = find_column("split", columns, SPLIT_COLUMNS, None, f"'{path}'")
+        usable = column is not None and column != label_column and count
+        named = _column_splits(path, str(column)) if usable else None
+        if named is None:
+            splits.setdefault(split, {})[path] = np.arange(count)
+            continue
+        notes[f"splits are those of column {column!r}"] = None
+        for name in dict.fromkeys(named):
+            splits.setdefault(name, {})[path] = np.flatnonzero(np.array(named) == name)
+    return splits, tuple(notes)
 
 
-def _place(path: Path) -> tuple[str | None, tuple[Path, str, str]]:
-    """Return a file's split and what the files of its data set share: folder and rest of name."""
-    word = find_split_word(path.stem)
-    if word is not None:
-        after = path.stem[word.end() :]
-        rest = "" if _SHARD.fullmatch(after) else after
-        return canonical_split(word[0]), (path.parent, path.stem[: word.start()], rest)
-    return canonical_split(path.parent.name), (path.parent.parent, "", "")
+def _has_labels(columns: Sequence[str], label_column: str | None) -> bool:
+    if label_column is not None:
+        return label_column in columns
+    return any(plain_name(column) in LABEL_COLUMNS for column in columns)
 
 
-def _check_shards(shards: Sequence[Path]) -> None:
-    found = [match for path in shards if (match := re.search(r"(\d+)-of-(\d+)$", path.stem))]
-    missing = sorted({*range(int(found[0][2]))} - {int(m[1]) for m in found}) if found else []
-    if missing:
-        raise LongTailedError(
-            f"'{shards[0].parent}' lacks shard {missing[0]:05d} of {found[0][2]} beside "
-            f"'{shards[0].name}'; fetch the missing files."
-        )
+def _column_splits(path: Path, column: str) -> list[str] | None:
+    """Return the split of each row; None if the column names no splits."""
+    with readable(path):
+        values = pq.read_table(path, columns=[column]).column(0)
+    if pa.types.is_dictionary(values.type):
+        values = values.cast(values.type.value_type)
+    if not (pa.types.is_string(values.type) or pa.types.is_large_string(values.type)):
+        return None
+    texts = [text or "" for text in values.to_pylist()]
+    different = list(dict.fromkeys(texts))
+    try:
+        splits = read_splits(different, column)
+    except CellError as error:
+        raise row_error(path, texts.index(error.text), f"is in no split: {error}") from None
+    place = dict(zip(different, splits or (), strict=False))
+    return [place[text] for text in texts] if splits else None
 
 
 def load_parquet(
@@ -102,189 +98,109 @@ def load_parquet(
     split: str,
     *,
     label_column: str | None = None,
+    image_column: str | None = None,
     class_names: ClassNames = None,
+    root: str | Path | None = None,
     on_bad_image: OnBadImage = "error",
+    exif: Exif = "apply",
 ) -> ImageSet:
     """Return the images of a split: decoded if small and of one size, else as encoded bytes.
 
-    The image column is `img` or `image`, binary or struct(bytes, path); the label column is
-    `label`, `fine_label` or the one named. Class names come from `class_names`, from the
-    `huggingface` metadata of the schema, or are the numbers up to the largest label of train.
+    The image and label columns are those named, or have usual names (`img`, `image`, ...; `label`,
+    `fine_label`, ...). Images are bytes of files, alone or in a struct(bytes, path), base64, lists
+    of bytes or of rows of pixels, or paths below `root` (by default the folder of the file).
+
+    Labels are names, or numbers that the `huggingface` metadata names: that of the file or, without
+    it, of the other files. Without any names, the labels of train say which classes there are (see
+    `name_classes`). `class_names` has the same names in another order, or new ones for the numbers.
 
     Raises `LongTailedError` if a file is damaged, a column is missing, a label is null, not a
-    whole number or out of range (naming its row), or an image is bad.
+    whole number or no class (naming its row), or an image is bad.
     """
-    splits = parquet_splits(source)
-    files = choose_split(f"'{source}'", splits, split)
-    with _readable(files[0]):
+    splits, notes = parquet_rows(source, label_column)
+    rows = choose_split(f"'{source}'", splits, split)
+    files = list(rows)
+    with readable(files[0]):
         schema = pq.read_schema(files[0])
-    image_column = _choose_column("image", schema.names, _IMAGE_COLUMNS)
-    known_labels = (label_column,) if label_column else _LABEL_COLUMNS
-    column = _choose_column("label", schema.names, known_labels)
-    labels = [_read_labels(path, column) for path in files]
-    names = read_class_names(class_names) or _metadata_names(schema, column)
-    if names is None:
-        train = [_read_labels(path, column) for path in splits.get("train", files)]
-        names = number_classes(np.concatenate(train), f"column '{column}' of '{source}'")
-    for path, values in zip(files, labels, strict=True):
-        _check_range(values, names, path)
-    joined = np.concatenate(labels)
-    if not len(joined):
+    image = _find("image", files[0], schema, IMAGE_COLUMNS, image_column)
+    label = _find("label", files[0], schema, LABEL_COLUMNS, label_column)
+    parts = [read_part(path, label, some) for path, some in rows.items()]
+    train_rows = splits.get("train", rows)
+    every_file = [path for some in (train_rows, *splits.values()) for path in some]
+    known = {path: read_names(path, label) for path in dict.fromkeys(every_file)}
+    books = list(dict.fromkeys(names for names in known.values() if names is not None))
+    train = parts
+    if train_rows is not rows and not books:
+        train = [read_part(path, label, some) for path, some in train_rows.items()]
+    names, labels, label_notes = class_numbers(parts, train, books, class_names)
+    if not len(labels):
         raise LongTailedError(f"'{files[0]}' has no rows.")
-    name = f"{source.stem} ({split})"
-    decoded = _decode_small(files, image_column, len(joined))
-    if decoded is None:
-        return ImageSet(_read_encoded(files, image_column), joined, names, name=name)
-    pixels, bad = decoded
-    return drop_bad_images(ImageSet(pixels, joined, names, name=name), bad, on_bad_image)
+    without_images = ImageSet(
+        torch.empty(0),
+        labels,
+        names,
+        _rows_of_all(parts),
+        name=f"{source.stem} ({split})",
+        notes=tuple(f"{source.name}: {note}" for note in (*notes, *label_notes)),
+    )
+    return _with_images(without_images, files, image, root, on_bad_image, exif)
 
 
-@contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (pa.ArrowException, OSError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
-        raise LongTailedError(
-            f"'{path}' cannot be read as a parquet file ({reason}); it may be truncated: fetch it "
-            "again."
-        ) from error
-
-
-def _choose_column(kind: str, columns: Sequence[str], wanted: Sequence[str]) -> str:
-    found = [column for column in wanted if column in columns]
-    if not found:
-        raise unknown_name(f"{kind} column", " or ".join(wanted), columns)
-    return found[0]
-
-
-def _metadata_names(schema: pa.Schema, column: str) -> tuple[str, ...] | None:
-    """Return the class names that the `huggingface` metadata gives for a column, if any."""
-    try:
-        text = (schema.metadata or {}).get(b"huggingface", b"{}")
-        feature = json.loads(text)["info"]["features"][column]
-        return tuple(str(name) for name in feature["names"]) or None
-    except (ValueError, KeyError, TypeError):  # other programs write other metadata
-        return None
-
-
-def _read_labels(path: Path, column: str) -> IntArray:
-    with _readable(path):
-        values = pq.read_table(path, columns=[column]).column(0)
-    if values.null_count:
-        row = int(np.flatnonzero(values.is_null().to_numpy())[0])
-        raise _bad_label(path, row, "has no label (null)")
-    if pa.types.is_integer(values.type):
-        return np.asarray(values.cast(pa.int64()).to_numpy())
-    if not pa.types.is_floating(values.type):
-        if not len(values):
-            return np.empty(0, np.int64)
-        raise _bad_label(path, 0, f"has the label {values[0].as_py()!r}, not a whole number")
-    numbers = values.to_numpy()
-    broken = np.flatnonzero(~(numbers == np.rint(numbers)))
-    if len(broken):
-        raise _bad_label(
-            path, int(broken[0]), f"has the label {numbers[broken[0]]}, not a whole number"
-        )
-    return np.asarray(numbers.astype(np.int64))
-
-
-def _check_range(labels: IntArray, names: Sequence[str], path: Path) -> None:
-    outside = np.flatnonzero((labels < 0) | (labels >= len(names)))
-    if len(outside):
-        row = int(outside[0])
-        raise _bad_label(
-            path, row, f"has the label {labels[row]}, outside the {len(names)} classes from 0"
-        )
-
-
-def _bad_label(path: Path, row: int, problem: str) -> LongTailedError:
-    return LongTailedError(f"'{path}': row {row} (counted from 0) {problem}; correct the file.")
-
-
-def _iterate_bytes(path: Path, column: str) -> Iterator[Any]:
-    """Yield the image bytes of a file as binary Arrow arrays of at most `_BATCH_ROWS` rows."""
-    with _readable(path), pq.ParquetFile(path) as file:
-        kind = file.schema_arrow.field(column).type
-        nested = pa.types.is_struct(kind)
-        if nested and kind.get_field_index("bytes") < 0:
-            raise LongTailedError(f"'{path}': the column '{column}' has no field 'bytes'.")
-        chosen = [f"{column}.bytes"] if nested else [column]
-        for batch in file.iter_batches(_BATCH_ROWS, columns=chosen):
-            # flatten, unlike field, keeps the nulls of the struct itself.
-            array = batch.column(0).flatten()[0] if nested else batch.column(0)
-            if not (pa.types.is_binary(array.type) or pa.types.is_large_binary(array.type)):
-                raise LongTailedError(
-                    f"'{path}': the column '{column}' holds {array.type}, not encoded images."
-                )
-            yield array
-
-
-def _read_encoded(files: Sequence[Path], column: str) -> EncodedColumn:
-    return EncodedColumn(
-        {path.name: pa.chunked_array(list(_iterate_bytes(path, column))) for path in files}
+def _find(
+    kind: str, path: Path, schema: pa.Schema, usual: Sequence[str], chosen: str | None
+) -> str:
+    found = find_column(kind, schema.names, usual, chosen, f"'{path}'")
+    if found is not None:
+        return found
+    flags = [
+        field.name
+        for field in schema
+        if pa.types.is_integer(field.type) or pa.types.is_boolean(field.type)
+    ]
+    one_hot = kind == "label" and len(flags) > 1
+    hint = f" Columns that are one for each class ({quoted(flags)}) are not read: make one of them."
+    raise LongTailedError(
+        f"unknown {kind} column in '{path}': none has a usual name ({', '.join(usual[:4])}, ...); "
+        f"name it with {kind}_column. Known: {', '.join(sorted(schema.names))}."
+        f"{hint if one_hot else ''}"
     )
 
 
-class _SizesDiffer(Exception):  # noqa: N818  (a signal to keep the bytes, not an error)
-    pass
+def _rows_of_all(parts: Sequence[Part]) -> IntArray:
+    """Return the rows of the parts, counted on from file to file."""
+    counts = [pq.read_metadata(part.path).num_rows for part in parts]
+    starts = np.concatenate(([0], np.cumsum(counts)[:-1]))
+    return np.concatenate([start + part.rows for start, part in zip(starts, parts, strict=True)])
 
 
-def _decode_small(
-    files: Sequence[Path], column: str, count: int
-) -> tuple[Tensor, dict[int, tuple[str, str]]] | None:
-    """Return all images as one tensor [count, 3, H, W] and the bad rows, or None if not small."""
-    shape = _first_shape(files, column)
-    if max(shape) > MEMORY_SIDE:
-        return None
-    pixels = torch.zeros(count, *shape, dtype=torch.uint8)
-    bad: dict[int, tuple[str, str]] = {}
-    row = 0
-    for path in files:
-        first = row
-        for array in _iterate_bytes(path, column):
-            try:
-                reasons = _decode_into(pixels[row : row + len(array)], array)
-            except _SizesDiffer:
-                return None
-            for spot, reason in reasons.items():
-                bad[row + spot] = (f"row {row + spot - first} of {path.name}", reason)
-            row += len(array)
-    return pixels, bad
-
-
-def _first_shape(files: Sequence[Path], column: str) -> tuple[int, ...]:
-    """Return the shape of the first image that can be decoded; one pixel if none can."""
-    arrays = chain.from_iterable(_iterate_bytes(path, column) for path in files)
-    images = (_decode(scalar) for array in arrays for scalar in array)
-    return next((tuple(image.shape) for image in images if isinstance(image, Tensor)), (3, 1, 1))
-
-
-def _decode_into(pixels: Tensor, array: Any) -> dict[int, str]:
-    """Write the images of an Arrow array into `pixels`; return the bad rows and why."""
-
-    def decode_block(start: int) -> dict[int, str]:
-        images = [_decode(scalar) for scalar in array.slice(start, _THREAD_ROWS)]
-        good = [image for image in images if isinstance(image, Tensor)]
-        if any(image.shape != pixels.shape[1:] for image in good):
-            raise _SizesDiffer
-        if len(good) == len(images):
-            torch.stack(good, out=pixels[start : start + len(images)])
-            return {}
-        for spot, image in enumerate(images, start):
-            if isinstance(image, Tensor):
-                pixels[spot] = image
-        return {spot: image for spot, image in enumerate(images, start) if isinstance(image, str)}
-
-    reasons: dict[int, str] = {}
-    for found in map_threads(decode_block, range(0, len(array), _THREAD_ROWS)):
-        reasons.update(found)
-    return reasons
-
-
-def _decode(scalar: Any) -> Tensor | str:
-    """Return the decoded image, or why it is bad."""
-    try:
-        return decode_rgb(encoded_bytes(scalar))
-    except ValueError as error:
-        return str(error)
+def _with_images(
+    imageset: ImageSet,
+    files: Sequence[Path],
+    column: str,
+    root: str | Path | None,
+    on_bad: OnBadImage,
+    exif: Exif,
+) -> ImageSet:
+    """Return the set with the images of the files, of which its indices are the rows."""
+    paths = read_paths(files, column)
+    if paths is not None:
+        folder = Path(root).expanduser() if root is not None else files[0].parent
+        found, notes = locate_images(folder, [paths[row] for row in imageset.indices])
+        return replace(
+            imageset,
+            images=ImageFiles(folder, found),
+            indices=np.arange(len(found)),
+            notes=(*imageset.notes, *(f"{files[0].name}: {note}" for note in notes)),
+        )
+    if root is not None:
+        raise LongTailedError(
+            f"the images are in column '{column}' of '{files[0]}', not below a root; leave it out."
+        )
+    count = sum(pq.read_metadata(path).num_rows for path in files)
+    decoded = decode_small(files, column, count, exif)
+    if decoded is None:
+        return replace(imageset, images=read_encoded(files, column))
+    pixels, bad = decoded
+    positions = {int(row): position for position, row in enumerate(imageset.indices)} if bad else {}
+    mine = {positions[row]: reason for row, reason in bad.items() if row in positions}
+    return drop_bad_images(replace(imageset, images=pixels), mine, on_bad)
