@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import sys
 from collections.abc import Callable
 from types import SimpleNamespace
 
@@ -13,9 +14,10 @@ import numpy as np
 import pytest
 import torch
 from lightning_fabric import Fabric
+from PIL import Image
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from longtailed import capture
+from longtailed import capture, cli
 from longtailed.data import ImageSet, Splits, parse_view
 from longtailed.nn import Network, build_network
 
@@ -115,6 +117,39 @@ def imageset_of() -> Callable[..., ImageSet]:
 @pytest.fixture
 def splits_of() -> Callable[..., Splits]:
     return make_splits
+
+
+@pytest.fixture
+def run(monkeypatch, capsys, tmp_path):
+    """Run the command line in an empty directory; return (exit code, output, errors)."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "120")
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["longtailed", *map(str, arguments)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """A folder of small coloured images in three classes, without a test split."""
+    for number, (name, count) in enumerate([("ant", 30), ("bee", 12), ("wasp", 6)]):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for i in range(count):
+            colour = [20 + 10 * (i % 5)] * 3
+            colour[number] = 200
+            Image.new("RGB", (40, 36), tuple(colour)).save(
+                tmp_path / "photos" / name / f"{i:03d}.png"
+            )
+    return tmp_path / "photos"
 
 
 class RecordedGraph(TorchDispatchMode):

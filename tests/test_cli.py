@@ -15,45 +15,12 @@ import pytest
 import torch
 from PIL import Image
 
-from longtailed import cli, train
+from longtailed import train
 from longtailed.checkpoint import read_weights
 from longtailed.errors import LongTailedError
 from longtailed.job import Interrupted
 
 QUICK = ["epochs=2", "network.options.width=0.5", "batch_size=32", "holdout=4"]
-
-
-@pytest.fixture
-def run(monkeypatch, capsys, tmp_path):
-    """Run the command line in an empty directory; return (exit code, output, errors)."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "120")
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["longtailed", *map(str, arguments)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
-
-
-@pytest.fixture
-def photos(tmp_path):
-    """A folder of small coloured images in three classes, without a test split."""
-    for number, (name, count) in enumerate([("ant", 30), ("bee", 12), ("wasp", 6)]):
-        (tmp_path / "photos" / name).mkdir(parents=True)
-        for i in range(count):
-            colour = [20 + 10 * (i % 5)] * 3
-            colour[number] = 200
-            Image.new("RGB", (40, 36), tuple(colour)).save(
-                tmp_path / "photos" / name / f"{i:03d}.png"
-            )
-    return tmp_path / "photos"
 
 
 def test_a_run_without_labels_says_that_its_figures_mean_nothing(run, photos, tmp_path):
@@ -101,6 +68,7 @@ def test_train_evaluate_predict_and_report(run, photos, tmp_path):
     code, _, errors = run("evaluate", out)
     assert code == 2
     assert "the test images have changed" in errors
+    assert "'wasp/new.png'" in errors
     other = run("train", *given, "epochs=4")
     assert other[0] == 2
     assert "holds another recipe (stages.0.epochs is 3 there and 4 here)" in other[2]

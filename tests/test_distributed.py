@@ -120,6 +120,7 @@ def assert_one_set_of_files(run: Path) -> None:
         "evaluation-holdout-chosen.npz",
         "evaluation-last.npz",
         "holdout-chosen.safetensors",
+        "images.parquet",
         "manifest.json",
         "metrics.jsonl",
         "model.safetensors",

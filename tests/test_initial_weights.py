@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 import torch
 
-from longtailed.checkpoint import save_weights
+from longtailed.checkpoint import save_weights, write_json
 from longtailed.errors import LongTailedError
 from longtailed.initial_weights import load_initial_weights
 from longtailed.methods import build_method
 from longtailed.nn import build_network
+from longtailed.recipes import compose
 
 
 def network_of(name: str = "resnet8", classes: int = 4, head: str = "linear", seed: int = 0):
@@ -31,7 +34,13 @@ def same(one, other) -> bool:
 
 @pytest.mark.parametrize(
     ("prefix", "fc"),
-    [("", "fc."), ("module.", "linear."), ("module.encoder_q.", "fc.0."), ("backbone.", "fc.")],
+    [
+        ("", "fc."),
+        ("module.", "linear."),
+        ("module.encoder_q.", "fc.0."),
+        ("backbone.", "fc."),
+        ("encoder.", "head."),
+    ],
 )
 def test_files_of_other_programs_are_unwrapped(tmp_path, prefix, fc):
     source, target = network_of(seed=1), network_of()
@@ -56,24 +65,68 @@ def test_torchvisions_names_fit_a_timm_backbone(tmp_path):
     assert same(source.backbone, target.backbone)
 
 
-@pytest.mark.parametrize(("classes", "head", "fits"), [
-    (4, "linear", True), (5, "linear", False), (4, "cosine", False),
-])  # fmt: skip
-def test_our_own_files_bring_the_head_if_it_fits(tmp_path, classes, head, fits):
-    source, target = network_of(seed=1), network_of(classes=classes, head=head)
-    method = build_method("lws", source, [4] * 4)
-    save_weights(tmp_path / "model.safetensors", method, method.saved_prefixes)
+TRAINED = ("ant", "bee", "moth", "wasp")
+
+
+def write_run(directory, source, method: str = "lws", **manifest: object) -> None:
+    """Write the files of a finished run that `load_initial_weights` reads."""
+    recipe = compose("digits", method, "resnet8", imbalance=None)
+    write_json(directory / "recipe.json", recipe.model_dump(mode="json"))
+    write_json(directory / "manifest.json", {"class_names": TRAINED, **manifest})
+    trained = build_method("lws", source, [4] * 4)
+    save_weights(directory / "model.safetensors", trained, trained.saved_prefixes)
+
+
+@pytest.mark.parametrize(
+    ("classes", "rows", "note"),
+    [
+        ("ant bee moth wasp", [0, 1, 2, 3], "the head came along"),
+        ("wasp ant moth bee", [3, 0, 2, 1], "its classes put in this run's order by name"),
+        ("wasp bee", [3, 1], "2 of the head's 4 classes came along, by name"),
+        ("ant bee moth fly", None, "new weights, because the run does not know the classes 'fly'"),
+        ("ant bee moth wasp fly", None, "does not know the classes 'fly'"),
+    ],
+)
+@pytest.mark.parametrize("named", ["directory", "file"])
+def test_the_head_of_a_run_comes_along_by_name(classes, rows, note, named, tmp_path):
+    source, names = network_of(seed=1), classes.split()
+    write_run(tmp_path, source, mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
+    target = network_of(classes=len(names))
     before = target.head.weight.detach().clone()
-    assert load_initial_weights(tmp_path, target).head == fits
+    path = tmp_path if named == "directory" else tmp_path / "model.safetensors"
+    taken = load_initial_weights(path, target, names)
     assert same(source.backbone, target.backbone)
-    assert torch.equal(target.head.weight, before) != fits
+    assert note in taken.note
+    assert taken.head == (rows is not None)
+    expected = before if rows is None else source.head.weight[rows]
+    assert torch.equal(target.head.weight, expected)
+    if rows is not None:
+        assert torch.equal(target.head.bias, source.head.bias[rows])
+    assert taken.statistics == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+
+
+def test_a_head_of_another_kind_or_without_names_or_labels_stays_behind(tmp_path):
+    source = network_of(seed=1)
+    write_run(tmp_path, source)
+    cases = [(network_of(head="cosine"), TRAINED, "is of another kind"), (network_of(), None, "")]
+    (tmp_path / "alone").mkdir()
+    shutil.copy(tmp_path / "model.safetensors", tmp_path / "alone")
+    for target, names, note in cases:
+        before = target.head.weight.detach().clone()
+        taken = load_initial_weights(tmp_path, target, names)
+        assert (taken.head, note in taken.note) == (False, True)
+        assert torch.equal(target.head.weight, before)
+    taken = load_initial_weights(tmp_path / "alone" / "model.safetensors", network_of(), TRAINED)
+    assert "nothing beside the file names the classes" in taken.note
+    write_run(tmp_path, source, method="rotation")
+    for path in (tmp_path, tmp_path / "model.safetensors"):
+        taken = load_initial_weights(path, network_of(), TRAINED)
+        assert (taken.head, "the run trained none" in taken.note) == (False, True)
 
 
 def changed(change: str) -> dict[str, torch.Tensor]:
     state = dict(network_of().backbone.state_dict())
     names = list(state)
-    if change == "prefix":
-        return {f"encoder.{name}": tensor for name, tensor in state.items()}
     if change == "missing":
         return {name: state[name] for name in names[5:]}
     if change == "foreign":
@@ -84,7 +137,6 @@ def changed(change: str) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("prefix", r"conv1\.weight is missing; .* is missing; .* is missing; and \d+ more"),
         ("missing", r"conv1\.weight is missing; .*; and 2 more"),
         ("foreign", r"layer4\.weight is not part of the backbone\.$"),
         ("shape", r"conv1\.weight has shape \[1\] instead of"),
@@ -106,5 +158,5 @@ def test_files_that_hold_no_weights_are_refused(tmp_path):
     with pytest.raises(LongTailedError, match="holds no weights"):
         load_initial_weights(tmp_path / "empty.pth", network_of())
     (tmp_path / "text.pth").write_text("hello")
-    with pytest.raises(LongTailedError, match="can be read safely"):
+    with pytest.raises(LongTailedError, match="is a text that begins with 'hello'"):
         load_initial_weights(tmp_path / "text.pth", network_of())

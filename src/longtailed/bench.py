@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -29,6 +28,7 @@ from longtailed.provenance import provenance
 from longtailed.recipes import Recipe
 from longtailed.run import as_recipe, initial_network
 from longtailed.steps import Steps
+from longtailed.strict_json import to_json
 
 RANDOM = "random"
 VARIANTS = BARE, EAGER, CAPTURED, COMPILED, BOTH = (
@@ -83,7 +83,7 @@ def append(result: dict[str, Any], path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(result) + "\n")
+            file.write(to_json(result) + "\n")
     except OSError as error:
         raise LongTailedError(f"cannot write {path}: {error.strerror}.") from None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from longtailed.errors import LongTailedError
+from longtailed.strict_json import to_json
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
@@ -40,7 +42,7 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
 
 def write_json(path: Path, value: object) -> None:
     """Write a value as indented JSON, atomically."""
-    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    text = to_json(value, indent=2, ensure_ascii=False) + "\n"
     write_atomically(path, lambda file: file.write(text.encode()))
 
 
@@ -52,6 +54,15 @@ def read_json(path: Path) -> Any:
         raise LongTailedError(f"{path} does not exist.") from None
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise LongTailedError(f"{path} cannot be read as JSON: {error}.") from None
+
+
+def file_digest(path: Path) -> str:
+    """Return the SHA-256 of a file; one that cannot be read is one sentence."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise LongTailedError(f"{path} cannot be read: {error.strerror}.") from None
 
 
 def save_training_state(path: Path, state: Mapping[str, Any]) -> None:
@@ -109,3 +120,15 @@ def load_weights(path: Path, module: nn.Module, prefixes: tuple[str, ...] = ("",
         shown = "; ".join(problems[:3]) + (f"; and {len(problems) - 3} more" * (len(problems) > 3))
         raise LongTailedError(f"{path} does not fit the model: {shown}.")
     module.load_state_dict(tensors, strict=False)
+
+
+def check_finite(module: nn.Module, what: str) -> None:
+    """Raise `LongTailedError` naming the first of a module's tensors that has NaN or infinities."""
+    for name, tensor in module.state_dict().items():
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            bad = int((~tensor.isfinite()).sum())
+            raise LongTailedError(
+                f"{what} has {bad} {'value' if bad == 1 else 'values'} in {name} that "
+                f"{'is' if bad == 1 else 'are'} NaN or infinite, so whatever it predicts means "
+                "nothing; take other weights, or train again with a lower learning rate."
+            )

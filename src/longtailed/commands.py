@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,8 +19,10 @@ from longtailed.options import (
     OnBadImage,
     Profile,
     RootOption,
+    VerifyOption,
     WeightsOption,
 )
+from longtailed.strict_json import to_json
 
 if TYPE_CHECKING:
     from longtailed.recipes import Recipe
@@ -67,6 +68,7 @@ def train(
     image_column: ImageColumnOption = None,
     class_names: ClassNamesOption = None,
     on_bad_image: Annotated[str | None, typer.Option(help="error or skip.")] = None,
+    verify: VerifyOption = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="The run's directory.")] = None,
     device: DeviceOption = "auto",
     devices: Annotated[int, typer.Option(help="Processes, one per device.", min=1)] = 1,
@@ -94,6 +96,7 @@ def train(
         "image_column": image_column,
         "class_names": class_names,
         "on_bad_image": on_bad_image,
+        "verify": verify,
     }
     assignments += [f"{key}={value!r}" for key, value in given.items() if value is not None]
     chosen = run.as_recipe(
@@ -225,7 +228,7 @@ def data(
         imageset = make_long_tailed(imageset, imbalance, profile=profile)
     description = describe_imageset(imageset, full=full)
     if as_json:
-        typer.echo(json.dumps(description, indent=2, ensure_ascii=False))
+        typer.echo(to_json(description, indent=2, ensure_ascii=False))
     else:
         print_description(description, imageset.class_names)
     if thumbnails is not None:
@@ -249,6 +252,7 @@ def evaluate(
     label_column: LabelColumnOption = None,
     image_column: ImageColumnOption = None,
     class_names: ClassNamesOption = None,
+    verify: VerifyOption = None,
     groups: Annotated[
         Grouping | None, typer.Option(help="counts, terciles or auto (the recipe's).")
     ] = None,
@@ -257,6 +261,7 @@ def evaluate(
 ) -> None:
     """Evaluate a finished run on its test split or on other data; prints JSON."""
     from longtailed import trained
+    from longtailed.console import print_uncovered
 
     result = trained.evaluate(
         run_directory,
@@ -269,11 +274,13 @@ def evaluate(
         label_column=label_column,
         image_column=image_column,
         class_names=class_names,
+        verify=verify,
     )
     figures = dict(result.figures)
+    print_uncovered(figures, to=sys.stderr)  # the figures alone go to the standard output
     if not per_class:
         figures.pop("per_class")
-    typer.echo(json.dumps(figures, indent=2))
+    typer.echo(to_json(figures, indent=2, ensure_ascii=False))
 
 
 @app.command()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TextIO
 
 from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from longtailed.data.sources.names import list_names
 from longtailed.experiments.intervals import Interval
 from longtailed.experiments.results import heads, rank1, tail
 from longtailed.experiments.runner import FinishedExperiment
@@ -42,11 +43,23 @@ def print_results(finished: Sequence[FinishedRun]) -> None:
     print("Percent on the test split; bal. is the mean over classes, ECE calibration error.")
     print("Groups: " + finished[0].results["evaluations"]["last"]["groups"]["rule"] + ".")
     for one in finished:
+        print_uncovered(one.results["evaluations"]["last"])
         if all(method_class(stage.method).label_free for stage in one.recipe.stages):
             print(
                 f"No stage of {one.recipe.name} trains a classifier: these are the accuracies of "
                 f"the one that it began with. Go on with network.init_from={one.directory}."
             )
+
+
+def print_uncovered(figures: Mapping[str, Any], to: TextIO | None = None) -> None:
+    """Print which classes have no test images and so no part in the figures, if there are any."""
+    absent = figures.get("classes_without_images")
+    if absent:
+        classes = f"{len(absent)} {'class' if len(absent) == 1 else 'classes'}"
+        print(
+            f"No test images of {classes} ({list_names(absent)}): the figures do not cover them.",
+            file=to,
+        )
 
 
 def print_spread(figures: Mapping[str, tuple[float, float | None]], runs: int) -> None:

@@ -17,6 +17,7 @@ from longtailed.calibration import CalibrationBins
 from longtailed.capture import Replayed
 from longtailed.checkpoint import write_atomically
 from longtailed.data import Splits
+from longtailed.errors import LongTailedError
 from longtailed.features import FeatureStore, pass_batch_size
 from longtailed.methods import Method
 from longtailed.metrics import (
@@ -36,7 +37,8 @@ class Evaluation:
     """Predictions on a split with the figures computed from them.
 
     `labels`, `predictions` int64 [N] and `confidences` float32 [N] are in the split's order;
-    `figures` is what results.json holds (fractions in 0..1, None for what is absent).
+    `figures` is what results.json holds (fractions in 0..1, None for what is absent, and the names
+    of the classes without images, which no figure covers).
     """
 
     labels: npt.NDArray[np.int64]
@@ -79,7 +81,7 @@ class Evaluator:
     whose `predict` takes another way in Python. With `features`, a method on a frozen backbone
     classifies what is kept there, and images are read once instead of in each pass.
 
-    The default batch is `pass_batch_size`.
+    The default batch is `pass_batch_size`. Raises `LongTailedError` if a prediction is NaN.
     """
 
     def __init__(
@@ -95,6 +97,7 @@ class Evaluator:
     ) -> None:
         self.method, self.splits, self.split, self.fabric = method, splits, split, fabric
         self.labels, self.groups = splits.imageset(split).labels, groups
+        self.class_names = splits.imageset(split).class_names
         self.store = features if method.frozen_backbone else None
         self.features: Tensor | None = None
         total, device = len(self.labels), fabric.device
@@ -136,8 +139,18 @@ class Evaluator:
                 tensor.copy_(cast(Tensor, self.fabric.all_reduce(tensor, reduce_op="sum")))
         predictions, confidences = self.predictions.cpu().numpy(), self.confidences.cpu().numpy()
         hits = self.hits.cpu().numpy().astype(np.bool_)
-        counts = self.method.class_counts.tolist()
+        bad = int(np.count_nonzero(~np.isfinite(confidences)))
+        if bad:
+            raise LongTailedError(
+                f"{bad} of {len(confidences)} predictions on the {self.split} split are NaN: the "
+                "network's output overflows or its weights are not finite; precision=32 or a "
+                "lower learning rate may help."
+            )
+        counts, names = self.method.class_counts.tolist(), self.class_names
         figures = _figures(self.labels, predictions, hits, counts, self.bins, self.groups)
+        figures["classes_without_images"] = [
+            name for name, value in zip(names, figures["per_class"], strict=True) if value is None
+        ]
         return Evaluation(self.labels, predictions, confidences, {"split": self.split, **figures})
 
     def _sums(self) -> list[Tensor]:

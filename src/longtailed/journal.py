@@ -21,6 +21,7 @@ from rich.progress import (
 
 from longtailed.checkpoint import write_atomically
 from longtailed.errors import LongTailedError
+from longtailed.strict_json import to_json
 
 
 class Journal:
@@ -60,7 +61,7 @@ class Journal:
         if self.path is not None:
             try:
                 with self.path.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(row) + "\n")
+                    file.write(to_json(row) + "\n")
             except OSError as error:
                 raise LongTailedError(f"cannot write {self.path}: {error.strerror}.") from None
         if self._board is not None:

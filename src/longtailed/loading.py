@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,7 +15,7 @@ from longtailed.data import (
     split_holdout,
     split_meta,
 )
-from longtailed.data.sources.names import canonical_split
+from longtailed.data.sources.names import canonical_split, list_names, match_classes
 from longtailed.errors import LongTailedError
 from longtailed.recipes.recipe import Data
 from longtailed.unlabelled import load_unlabelled
@@ -26,14 +27,15 @@ META_IMAGES = 10  # of each class, where a method needs a balanced meta set
 META_SOURCES = {"train": "from train", "shared": "shared with train", "val": "from the val split"}
 _COLUMNS = ("label_column", "image_column")
 FULL_SCAN = 20_000  # images that are all decoded once before training, to find damaged ones
+_log = logging.getLogger(__name__)
 
 
-def load_splits(data: Data) -> tuple[dict[str, ImageSet], dict[str, Any]]:
+def load_splits(data: Data, scan: bool = True) -> tuple[dict[str, ImageSet], dict[str, Any]]:
     """Return the sets "train", "test" and, where wanted, "meta" and "holdout", and how they arose.
 
     The held-out part is the source's "val" split if figures are on another one, else a part of
     train set aside before subsampling. A source with one split only gives a fifth of each class
-    for testing.
+    for testing. Without `scan`, damaged images are not looked for (unless they are to be skipped).
 
     Raises `LongTailedError` for every kind of bad data in one sentence.
     """
@@ -41,11 +43,11 @@ def load_splits(data: Data) -> tuple[dict[str, ImageSet], dict[str, Any]]:
     if holdout is None:
         holdout = HOLDOUT_IMAGES if subsampled else HOLDOUT_SHARE
     meta_from_val = data.meta_per_class is not None and data.meta_source == "val"
-    loaded, evaluated = _load_all(data, bool(holdout) or meta_from_val)
+    loaded, evaluated, matched = _load_all(data, bool(holdout) or meta_from_val, scan)
     notes: dict[str, Any] = {
         "eval_split": evaluated or "part of train",
         "skipped": [name for imageset in loaded.values() for name in imageset.skipped],
-        "read_as": list(dict.fromkeys(note for s in loaded.values() for note in s.notes)),
+        "read_as": [*dict.fromkeys(note for s in loaded.values() for note in s.notes), *matched],
         "left_out": {name: dict(imageset.left_out) for name, imageset in loaded.items()},
     }
     train, sets = loaded["train"], {}
@@ -111,9 +113,11 @@ def _set_meta_aside(
     return train, meta
 
 
-def _load_all(data: Data, want_holdout: bool) -> tuple[dict[str, ImageSet], str | None]:
-    """Return the source's splits that a run needs, and which one its figures are on, if any."""
-    existing = available_splits(data.source, **_given(data, *_COLUMNS, "val_list", "test_list"))
+def _load_all(
+    data: Data, want_holdout: bool, scan: bool
+) -> tuple[dict[str, ImageSet], str | None, list[str]]:
+    """Return the splits that a run needs, which one its figures are on, and what was matched."""
+    existing = existing_splits(data)
     evaluated = data.eval_split or next((s for s in ("test", "val") if s in existing), None)
     evaluated = evaluated and (canonical_split(evaluated) or evaluated)
     if evaluated == "train":
@@ -121,9 +125,8 @@ def _load_all(data: Data, want_holdout: bool) -> tuple[dict[str, ImageSet], str 
     names = dict.fromkeys(["train", *([evaluated] if evaluated else [])])
     if want_holdout and "val" in existing:
         names["val"] = None
-    loaded = {name: _load(data, name) for name in names}
-    _check_classes(loaded)
-    return loaded, evaluated
+    loaded = {name: _load(data, name, scan) for name in names}
+    return loaded, evaluated, _match_splits(loaded)
 
 
 def load_whole(
@@ -132,13 +135,25 @@ def load_whole(
     """Return all images of a split of `source`, or of the recipe's own source if None.
 
     Without a split: "test", else "val", else whatever there is. `options` are settings of the
-    recipe's data section for opening another source.
+    recipe's data section: all that there are for opening another source, changes for its own.
     """
-    if source is not None:
-        kept = {"on_bad_image": data.on_bad_image, "exif": data.exif}
-        data = Data(source=source, **(kept | dict(options or {})))
-    existing = available_splits(data.source, **_given(data, *_COLUMNS, "val_list", "test_list"))
+    data = opened_with(data, source, options or {})
+    existing = existing_splits(data)
     return _load(data, split or next((s for s in ("test", "val") if s in existing), "train"))
+
+
+def existing_splits(data: Data) -> tuple[str, ...]:
+    """Return the splits that the recipe's source has."""
+    return available_splits(data.source, **_given(data, *_COLUMNS, "val_list", "test_list"))
+
+
+def opened_with(data: Data, source: str | None, options: Mapping[str, Any]) -> Data:
+    """Return the settings that open `source` with them, or the run's own data with changes."""
+    given = {name: value for name, value in options.items() if value is not None}
+    kept = data.model_dump()
+    if source is not None:
+        kept = {"source": source, "on_bad_image": data.on_bad_image, "exif": data.exif}
+    return Data.model_validate({**kept, **given})
 
 
 def _given(data: Data, *names: str) -> dict[str, Any]:
@@ -147,7 +162,7 @@ def _given(data: Data, *names: str) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _load(data: Data, split: str) -> ImageSet:
+def _load(data: Data, split: str, scan: bool = True) -> ImageSet:
     options = _given(data, *_COLUMNS, "root", "class_names", "val_list", "test_list")
     imageset = load_imageset(
         data.source,
@@ -157,6 +172,8 @@ def _load(data: Data, split: str) -> ImageSet:
         exif=data.exif,
         **options,
     )
+    if not scan and data.on_bad_image == "error":
+        return imageset
     # Decoding all of a large set takes minutes, so there a damaged file shows up when it is used.
     full = data.on_bad_image == "skip" or len(imageset) <= FULL_SCAN
     return scan_images(imageset, data.on_bad_image, full=full)
@@ -171,18 +188,25 @@ def check_train_classes(train: ImageSet) -> None:
         )
     empty = [name for name, n in zip(train.class_names, train.class_counts, strict=True) if n == 0]
     if empty:
-        shown = ", ".join(map(repr, empty[:3])) + (", ..." if len(empty) > 3 else "")
         bad = f" ({len(train.skipped)} unreadable images were skipped)" if train.skipped else ""
-        raise LongTailedError(f"{len(empty)} class(es) have no training image: {shown}{bad}.")
+        raise LongTailedError(
+            f"{len(empty)} class(es) have no training image: {list_names(empty, 3)}{bad}."
+        )
 
 
-def _check_classes(loaded: dict[str, ImageSet]) -> None:
-    """Raise `LongTailedError` unless all splits number the same, non-empty classes alike."""
+def _match_splits(loaded: dict[str, ImageSet]) -> list[str]:
+    """Number the classes of all splits as train does, by name; return what that took.
+
+    Raises `LongTailedError` for a class without training images.
+    """
     train = loaded["train"]
     check_train_classes(train)
+    notes = []
     for split, imageset in loaded.items():
-        extra = [name for name in imageset.class_names if name not in set(train.class_names)]
-        if extra:
-            raise LongTailedError(f"class {extra[0]!r} is in the {split} split but not in train.")
-        if imageset.class_names != train.class_names:
-            raise LongTailedError(f"the splits train and {split} number their classes differently.")
+        loaded[split], note = match_classes(
+            imageset, train.class_names, "train", f"name the classes of {split} as those of train"
+        )
+        if note is not None:
+            _log.info("%s", note)
+            notes.append(note)
+    return notes

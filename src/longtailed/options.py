@@ -17,3 +17,7 @@ ClassNamesOption = Annotated[
     str | None, typer.Option(help="Names, comma-separated, or a file with one a line.")
 ]
 RootOption = Annotated[str | None, typer.Option(help="Folder that a list's paths start from.")]
+VerifyOption = Annotated[
+    Literal["auto", "content"] | None,
+    typer.Option(help="content: read every image to see whether a run's data has changed."),
+]

@@ -62,6 +62,11 @@ def predict(
     for batch in splits.scan("test", batch_size=64):
         with torch.inference_mode(), fabric.autocast():
             probabilities = method.predict(batch.images[0]).float().softmax(dim=1)
+        if not bool(probabilities.isfinite().all()):
+            raise LongTailedError(
+                f"the network of {directory} answers NaN to some of the images: its output "
+                "overflows; take other weights, or a run with precision=32."
+            )
         values, classes = probabilities.topk(top, dim=1)
         for position, p, c in zip(
             batch.index.tolist(), values.tolist(), classes.tolist(), strict=True

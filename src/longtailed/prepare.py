@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -139,16 +139,35 @@ def with_meta(recipe: Recipe) -> Data:
     return recipe.data
 
 
-def prepare(recipe: Recipe, device: torch.device) -> tuple[Splits, dict[str, Any]]:
-    """Return a recipe's splits, ready to be streamed to `device`, and their manifest."""
+class Opened(NamedTuple):
+    """A run's images as its source has them: the sets by split, and how they arose."""
+
+    sets: dict[str, ImageSet]
+    notes: dict[str, Any]
+
+
+def open_images(recipe: Recipe, scan: bool = True) -> Opened:
+    """Return the image sets of a recipe; see `load_splits`."""
     data = with_meta(recipe)
-    originals, notes = load_splits(data)
+    sets, notes = load_splits(data, scan)
+    if data.similar.fraction:
+        sets["train"], notes["similar"] = with_similar_samples(
+            sets["train"], data.similar, data.subset_seed
+        )
+    return Opened(sets, notes)
+
+
+def prepare(
+    recipe: Recipe, device: torch.device, opened: Opened | None = None
+) -> tuple[Splits, dict[str, Any]]:
+    """Return a recipe's splits, ready to be streamed to `device`, and their manifest.
+
+    `opened` are the recipe's images, if they are open already.
+    """
+    data, opened = with_meta(recipe), opened or open_images(recipe)
+    originals = opened.sets
     if "meta" in originals:
         _warn_unless_balanced(originals["meta"])
-    if data.similar.fraction:
-        originals["train"], notes["similar"] = with_similar_samples(
-            originals["train"], data.similar, data.subset_seed
-        )
     sets = store(originals, data)
     mean, std = normalization(sets["train"], data)
     splits = Splits(
@@ -159,9 +178,10 @@ def prepare(recipe: Recipe, device: torch.device) -> tuple[Splits, dict[str, Any
         device=device,
         workers=worker_count(data),
         channels_last=recipe.channels_last,
+        normalized_by="data" if data.mean is None else "recipe",
         image_size=image_size(originals["train"], data),
     )
-    return splits, manifest(splits, originals, data) | notes
+    return splits, manifest(splits, originals, data) | opened.notes
 
 
 def _warn_unless_balanced(meta: ImageSet) -> None:
@@ -182,18 +202,14 @@ def _profile(data: Data) -> str:
 
 
 def manifest(splits: Splits, originals: dict[str, ImageSet], data: Data) -> dict[str, Any]:
-    """Return the record of what a run was trained on; hashes are over rows of the source."""
+    """Return what is known of a run's data; what it was made of is in its record of images."""
     train = splits.sets["train"]
     counts = np.asarray(train.class_counts)
     return {
         "source": Path(data.source).name,
         "class_names": list(train.class_names),
         "splits": {
-            name: {
-                "images": len(imageset),
-                "counts": imageset.class_counts,
-                "sha256": imageset.fingerprint(),
-            }
+            name: {"images": len(imageset), "counts": imageset.class_counts}
             for name, imageset in originals.items()
         },
         "imbalance_ratio": float(counts.max() / counts.min()),

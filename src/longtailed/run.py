@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,10 +29,17 @@ from longtailed.fit import fit
 from longtailed.job import FitResult, Job
 from longtailed.methods import Method, method_class, never_begun
 from longtailed.nn import Network, build_network
-from longtailed.prepare import prepare
+from longtailed.prepare import open_images, prepare
 from longtailed.recipes import Recipe, compose, named_recipe, override
 from longtailed.report import write_report
-from longtailed.rundir import begun_precision, check_directory, claim_directory
+from longtailed.rundir import (
+    begun_precision,
+    check_directory,
+    check_unchanged,
+    claim_directory,
+    default_directory,
+    record_run,
+)
 from longtailed.stages import build_stage, check_stages, start_from
 from longtailed.trained import LAST
 
@@ -107,8 +115,9 @@ def train(
     """Return the finished run of a recipe, trained, evaluated and reported in one directory.
 
     Called again with the same arguments it goes on where it was interrupted, or returns the
-    finished run. `out` is the directory (default: runs/<recipe's name>-<hash>). Without `report`
-    no HTML page is written, which saves a second.
+    finished run, unless its images are others by now; then it says what has changed. `out` is the
+    directory (default: runs/<recipe's name>-<hash>). Without `report` no HTML page is written,
+    which saves a second.
 
     >>> from longtailed import train
     >>> run = train(data="digits", method="ldam-drw", network="resnet20",
@@ -120,10 +129,11 @@ def train(
     chosen = as_recipe(
         recipe, data=data, method=method, network=network, imbalance=imbalance, overrides=overrides
     )
-    directory = Path(out) if out else Path("runs") / f"{chosen.name}-{chosen.identity[:8]}"
+    directory = Path(out) if out else default_directory(chosen)
     check_directory(directory, chosen)
     results = directory / "results.json"
     if results.exists():
+        check_unchanged(directory, chosen)
         finished = FinishedRun(directory, chosen, read_json(results))
         if report and not finished.report.exists():
             write_report([directory])
@@ -131,15 +141,25 @@ def train(
     idle = any(method_class(stage.method).idle_parameters for stage in chosen.stages)
     precision = begun_precision(directory, chosen)
     fabric = make_fabric(device, devices, precision, idle_parameters=idle)
-    splits, manifest = prepare(chosen, fabric.device)
+    opened = open_images(chosen)
+    if fabric.is_global_zero:
+        record, files = record_run(directory, chosen, opened)
+    splits, manifest = prepare(chosen, fabric.device, opened)
+    del opened  # the bytes of images that are decoded by now
     network_ = initial_network(chosen, splits)
-    manifest["init_from"] = start_from(chosen, network_)
+    manifest["init_from"] = start_from(chosen, network_, splits)
+    manifest["weights"] = getattr(network_.backbone, "loaded", None)
+    manifest |= {"mean": list(splits.mean), "std": list(splits.std)}
+    manifest["normalization"] = splits.normalized_by
+    if progress and fabric.is_global_zero:
+        _tell(manifest)
     check_stages(chosen, network_, splits)
-    manifest |= {"mean": list(splits.mean), "std": list(splits.std)}  # a pretrained network's own
     manifest["network_input"] = next(splits.scan("test", batch_size=1)).images[0].shape[-1]
     manifest |= {"parameters": network_.num_parameters(), "network": chosen.network.name}
     if fabric.is_global_zero:
-        claim_directory(directory, chosen, {**manifest, **environment(fabric)})
+        for name, digest in files.pop("sha256").items():
+            manifest["splits"][name]["sha256"] = digest
+        claim_directory(directory, chosen, {**manifest, **files, **environment(fabric)}, record)
     fabric.barrier()
     runner = _Runner(chosen, directory, fabric, splits, progress, tensorboard)
     written = runner.evaluate(*runner.train(network_))
@@ -154,7 +174,8 @@ def train(
 def initial_network(recipe: Recipe, splits: Splits) -> Network:
     """Return the recipe's network as training finds it; its weights depend on the seed alone.
 
-    A pretrained network brings its own normalisation, unless the recipe sets one.
+    Images are normalised as pretrained weights, or those of a file (`weights`), are used to, unless
+    the recipe says how.
     """
     spec, train = recipe.network, splits.sets["train"]
     image = next(splits.scan("train", batch_size=2)).images[0].cpu()
@@ -185,11 +206,24 @@ def initial_network(recipe: Recipe, splits: Splits) -> Network:
             ) from None
     network.train()
     config = network.backbone.data_config
-    if spec.pretrained and config is not None and recipe.data.mean is None:
-        splits.mean, splits.std = config.mean, config.std
+    brought = spec.pretrained or "weights" in spec.options
+    if brought and config is not None and recipe.data.mean is None:
+        splits.mean, splits.std, splits.normalized_by = config.mean, config.std, "weights"
     if recipe.channels_last:
         network.to(memory_format=torch.channels_last)
     return network
+
+
+def _tell(manifest: dict[str, Any]) -> None:
+    """Print what was taken of files of weights, and whose mean and deviation normalise images."""
+    notes = [manifest["weights"], (manifest["init_from"] or {}).get("note")]
+    for note in filter(None, notes):
+        print(f"weights: {note}.", file=sys.stderr)
+    if any(notes):
+        mean, std = ([round(value, 4) for value in manifest[key]] for key in ("mean", "std"))
+        source = {"data": "data's", "recipe": "recipe's", "weights": "weights'"}
+        said = source[manifest["normalization"]]
+        print(f"images are normalised by the {said} mean {mean} and std {std}.", file=sys.stderr)
 
 
 def _line(error: Exception) -> str:

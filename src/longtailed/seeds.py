@@ -14,6 +14,7 @@ from longtailed.errors import LongTailedError
 from longtailed.recipes import Recipe, override
 from longtailed.report import write_report
 from longtailed.run import FinishedRun, train
+from longtailed.rundir import default_directory
 
 FIGURES = ("top1", "balanced_accuracy", "macro_f1", "ece")
 GROUPS = ("many", "medium", "few")
@@ -59,7 +60,7 @@ def train_seeds(
             f"{jobs} jobs of {devices} processes each cannot share the devices; give either of "
             "the two."
         )
-    home = Path(out) if out else Path("runs") / f"{recipe.name}-{recipe.identity[:8]}"
+    home = Path(out) if out else default_directory(recipe)
     show = progress and jobs == 1
     tasks = [
         Task(

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from longtailed.data import ImageSet, mix_similar_samples
+from longtailed.data.image_record import fingerprint, record_images
 from longtailed.errors import LongTailedError
 from longtailed.recipes.similar import Similar
 
@@ -47,6 +48,6 @@ def with_similar_samples(
         **wanted.model_dump(mode="json"),
         "tail_class": tail,
         "images": len(rows),
-        "sha256_before": train.fingerprint(),
+        "sha256_before": fingerprint(record_images({"train": train})),
     }
     return edited, note

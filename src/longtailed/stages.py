@@ -68,14 +68,22 @@ def _check_views(own: Mapping[str, str], asked: set[tuple[str, str]], splits: Sp
             splits.check_view(name, split)
 
 
-def start_from(recipe: Recipe, network: Network) -> dict[str, Any] | None:
+def start_from(recipe: Recipe, network: Network, splits: Splits) -> dict[str, Any] | None:
     """Load the weights that the recipe's network starts from; return what they were, if any.
+
+    Images are then normalised as these weights are used to, unless the recipe says how.
 
     Raises `LongTailedError` if they do not fit, or if a stage takes over a classifier or builds on
     a frozen backbone that nothing has trained.
     """
     spec = recipe.network
-    loaded = None if spec.init_from is None else load_initial_weights(Path(spec.init_from), network)
+    loaded = None
+    if spec.init_from is not None:
+        names = splits.sets["train"].class_names
+        loaded = load_initial_weights(Path(spec.init_from), network, names)
+        if loaded.statistics is not None and recipe.data.mean is None:
+            splits.mean, splits.std = loaded.statistics
+            splits.normalized_by = "weights"
     backbone = spec.brings_weights
     head = loaded is not None and loaded.head
     for stage in recipe.stages:
@@ -83,7 +91,8 @@ def start_from(recipe: Recipe, network: Network) -> dict[str, Any] | None:
         if kind.takes_over_head and not head:
             raise LongTailedError(
                 f"{stage.method} takes over a trained classifier; put a stage that trains one "
-                "before it, or set network.init_from to a run whose head fits."
+                "before it, or set network.init_from to a run whose head fits"
+                f"{f' (here {loaded.note})' if loaded else ''}."
             )
         if kind.frozen_backbone and not backbone:
             raise LongTailedError(
@@ -93,4 +102,6 @@ def start_from(recipe: Recipe, network: Network) -> dict[str, Any] | None:
         if stage.epochs:
             backbone = True  # by this stage or, if it leaves the backbone as it is, before
             head |= not kind.label_free
-    return None if loaded is None else {"backbone": loaded.backbone, "head": loaded.head}
+    if loaded is None:
+        return None
+    return {"backbone": loaded.backbone, "head": loaded.head, "note": loaded.note}

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from longtailed.checkpoint import load_weights, read_json
+from longtailed.checkpoint import check_finite, load_weights, read_json
 from longtailed.data import ImageSet, Splits, parse_view
+from longtailed.data.image_record import (
+    images_of,
+    read_record,
+    record_images,
+    shared_images,
+)
+from longtailed.data.sources.names import match_classes
 from longtailed.engine import make_fabric
 from longtailed.errors import LongTailedError
 from longtailed.evaluation import Evaluation, evaluate_split
-from longtailed.loading import load_splits, load_whole
+from longtailed.loading import existing_splits, load_whole, opened_with
 from longtailed.methods import Method, build_method
 from longtailed.metrics import Grouping
 from longtailed.nn import build_network
-from longtailed.prepare import worker_count
+from longtailed.prepare import open_images, worker_count
 from longtailed.recipes import Recipe
-from longtailed.rundir import read_recipe
+from longtailed.rundir import RECORD, changes_since, read_recipe
 
 LAST = "last"
 
@@ -28,7 +36,7 @@ def restore(directory: Path | str, weights: str = LAST) -> tuple[Recipe, Method,
     """Return a finished run's recipe, its trained method in eval mode, and its manifest.
 
     `weights` is "last", "holdout-chosen" or "best-test". Raises `LongTailedError` if the
-    directory holds no such weights.
+    directory holds no such weights, or if they are not finite.
     """
     home = Path(directory)
     recipe = read_recipe(home)
@@ -54,6 +62,7 @@ def restore(directory: Path | str, weights: str = LAST) -> tuple[Recipe, Method,
     counts = manifest["splits"]["train"]["counts"]
     method = build_method(stage.method, network, counts, **stage.options)
     load_weights(path, method, method.saved_prefixes)
+    check_finite(method, str(path))
     return recipe, method.eval(), manifest
 
 
@@ -69,13 +78,15 @@ def evaluate(
 ) -> Evaluation:
     """Return the evaluation of a finished run on its own test split, or on other images.
 
-    Other data (or another split) must have the classes that the run was trained on, by name; it
-    is taken whole, from its test split, else its val split, else all of it. Images are resized
-    and cropped as the run's test images were. `groups` says how classes are grouped by size;
-    None: as the run's recipe says. `data_options` are settings for opening `data`: root,
-    label_column, image_column, class_names, val_list, test_list.
+    The classes of other data (or another split) must be among those that the run was trained on;
+    they are matched by name. It is taken whole, from its test split, else its val split, else all
+    of it. Images are resized and cropped as the run's test images were. `groups` says how classes
+    are grouped by size; None: as the run's recipe says. `data_options` are settings for opening
+    `data`, or changes to those of the run's own: root, label_column, image_column, class_names,
+    val_list, test_list, verify.
 
-    Raises `LongTailedError` if the classes differ, or if the run's own images have changed.
+    Raises `LongTailedError` for a class that the run does not know, for weights that are not
+    finite, and if the run's own images have changed.
     """
     recipe, method, manifest = restore(directory, weights)
     imageset = evaluation_images(Path(directory), recipe, manifest, data, split, data_options)
@@ -96,23 +107,87 @@ def evaluation_images(
     data_options: dict[str, Any],
 ) -> ImageSet:
     """Return a run's own test images, or those of other data or another split (see `evaluate`)."""
-    if data is None and split is None:
-        imageset = load_splits(recipe.data)[0]["test"]
-        if imageset.fingerprint() != manifest["splits"]["test"]["sha256"]:
-            raise LongTailedError(
-                f"the test images have changed since {directory} was trained; name data to "
-                "evaluate on as it is now."
-            )
-    else:
+    imageset = None
+    if split is None:
+        imageset = _own_test_images(directory, recipe, data, data_options)
+    if imageset is None:
         imageset = load_whole(recipe.data, data, split, data_options)
-    names = list(imageset.class_names)
-    if names != manifest["class_names"]:
-        raise LongTailedError(
-            f"the run was trained on {len(manifest['class_names'])} classes "
-            f"({', '.join(manifest['class_names'][:3])}, ...), the data has {len(names)} "
-            f"({', '.join(names[:3])}, ...)."
-        )
+        _warn_of_training_images(imageset, directory)
+    imageset, note = match_classes(
+        imageset,
+        manifest["class_names"],
+        f"the run {directory}",
+        "the classes of other data must be among the run's, by name: rename them, or name them "
+        "with --class-names",
+    )
+    if note is not None:
+        warnings.warn(note, stacklevel=2)
     return imageset
+
+
+def _own_test_images(
+    directory: Path, recipe: Recipe, data: str | None, data_options: dict[str, Any]
+) -> ImageSet | None:
+    """Return the run's test images; None if `data` is other data or has a split to test on.
+
+    Data without such a split may be what the run cut its test images from, moved or copied.
+    """
+    options = data_options if data is None else {**data_options, "source": data}
+    settings = opened_with(recipe.data, None, options)
+    recipe = recipe.model_copy(update={"data": settings})
+    if data is not None:
+        return _same_data(directory, recipe)
+    try:
+        sets = open_images(recipe).sets
+    except LongTailedError as error:
+        if any(value is not None for value in data_options.values()):
+            raise
+        raise LongTailedError(
+            f"the data that {directory} was trained on cannot be opened as it was: {error} Say "
+            "where it is now with --data, or --root for the images of a list."
+        ) from None
+    changed = changes_since(directory, sets, ["test"], settings.verify)
+    if changed is not None:
+        raise LongTailedError(
+            f"the test images have changed since {directory} was trained: {changed}. Restore "
+            "what it was, or name data to evaluate on as it is now with --data."
+        )
+    return sets["test"]
+
+
+def _same_data(directory: Path, recipe: Recipe) -> ImageSet | None:
+    """Return the test images of a run's data, moved or copied to where the recipe says.
+
+    None if it is other data, or has a split to test on.
+    """
+    source, recorded = recipe.data.source, (directory / RECORD).exists()
+    if not recorded or {"test", "val"} & set(existing_splits(recipe.data)):
+        return None
+    try:
+        sets = open_images(recipe, scan=False).sets
+    except LongTailedError:  # it cannot be opened as the run's data was, so it is other data
+        return None
+    if changes_since(directory, sets, list(sets), recipe.data.verify) is not None:
+        return None
+    warnings.warn(
+        f"{source} holds the images that the run was made of; it is evaluated on those of them "
+        "that were held out for testing.",
+        stacklevel=3,
+    )
+    return sets["test"]
+
+
+def _warn_of_training_images(imageset: ImageSet, directory: Path) -> None:
+    if not (directory / RECORD).exists():
+        return
+    train = images_of(read_record(directory / RECORD), "train")
+    seen = shared_images(record_images({"test": imageset}), train)
+    if seen:
+        warnings.warn(
+            f"{seen} of the {len(imageset)} images of {imageset.name} are among those that the "
+            "run was trained on.",
+            stacklevel=3,
+        )
 
 
 def serve(

@@ -10,9 +10,7 @@ import numpy as np
 from longtailed.data import ImageSet, available_splits, make_long_tailed
 from longtailed.data.sources.table_layout import is_list_file
 from longtailed.errors import LongTailedError
-from longtailed.recipes.recipe import Data
-
-REST = "rest"
+from longtailed.recipes.recipe import REST, Data
 
 
 def load_unlabelled(

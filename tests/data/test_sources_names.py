@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import re
 import tarfile
 from pathlib import Path
 from urllib.error import URLError
@@ -11,10 +12,12 @@ import pytest
 import torch
 from torchvision import datasets
 
+from longtailed.data import ImageSet
 from longtailed.data.sources import SOURCES, available_splits, load_imageset
 from longtailed.data.sources.names import (
     canonical_split,
     find_split_word,
+    match_classes,
     read_class_names,
     sort_class_names,
 )
@@ -159,3 +162,42 @@ def test_the_usual_spellings_of_splits_are_known():
     for name in ("seg_train", "Train_images", "train-2017", "my training data"):
         assert canonical_split(find_split_word(name)[0]) == "train"
     assert find_split_word("testimony") is find_split_word("contest") is None
+
+
+def numbered(names: str, *labels: int) -> ImageSet:
+    pixels = torch.arange(len(labels), dtype=torch.uint8)[:, None, None, None].repeat(1, 3, 2, 2)
+    return ImageSet(pixels, np.asarray(labels), tuple(names.split()), name="other")
+
+
+@pytest.mark.parametrize(
+    ("names", "labels", "expected", "note"),
+    [
+        ("ant bee wasp", (0, 1, 2), [0, 1, 2], None),
+        ("wasp ant bee", (0, 1, 2), [2, 0, 1], "other numbers its classes otherwise than the run"),
+        ("wasp ant", (0, 1, 1), [2, 0, 0], r"other has 2 of the 3 classes .* \(it lacks 'bee'\)"),
+        ("wasp fly ant", (0, 0, 2), [2, 2, 0], r"other has 2 of the 3 classes"),
+    ],
+)
+def test_classes_in_another_order_are_matched_by_name(names, labels, expected, note):
+    known = ("ant", "bee", "wasp")
+    matched, said = match_classes(numbered(names, *labels), known, "the run", "rename them")
+    assert matched.class_names == known
+    assert matched.labels.tolist() == expected
+    assert (said is None) if note is None else re.match(note, said)
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ("ant bee wasp fly", r"other has 'fly', which is not among the 3 classes of the run; "),
+        ("ant fly moth", "other has 'fly', 'moth', which are not among .* and lacks 'bee', 'wasp'"),
+        (
+            "0 1 2",
+            r"classes of other are numbers and those of the run are names \('0', '1', '2' for",
+        ),
+    ],
+)
+def test_classes_that_are_not_known_are_refused(names, message):
+    labels = range(len(names.split()))
+    with pytest.raises(LongTailedError, match=f"{message}.*rename them"):
+        match_classes(numbered(names, *labels), ("ant", "bee", "wasp"), "the run", "rename them")

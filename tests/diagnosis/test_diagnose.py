@@ -144,7 +144,7 @@ def test_bad_input_is_one_sentence(similar_run, photos, tmp_path):
         ((unfinished,), {}, "is not finished"),
         ((similar_run,), {"split": "nothing"}, "nothing"),
         ((similar_run,), {"network": "resnet18"}, "makes no sense for a run"),
-        ((similar_run,), {"data": str(photos)}, "was trained on 10 classes"),
+        ((similar_run,), {"data": str(photos)}, "nothing says which is which"),
         ((similar_run,), {"look_alikes_from": "nothing"}, "neither pixels nor start"),
         ((one,), {"network": "pixels"}, "at least 2"),
         ((photos,), {"network": "resnet8", "network_weights": str(tmp_path / "x.pt")}, "x.pt"),

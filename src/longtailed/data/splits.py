@@ -24,6 +24,7 @@ class Splits:
         sets: split name -> image set.
         views: view name -> View; "test" is the view of an ordered pass.
         mean, std: per-channel normalisation in units of the range 0..1.
+        normalized_by: what says so: the "data", the "recipe" or the initial "weights".
         workers: decoding processes of splits whose images are files.
         device: where batches are delivered.
         channels_last: memory format of the delivered images.
@@ -37,6 +38,7 @@ class Splits:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     workers: int = 0
     channels_last: bool = True
+    normalized_by: str = "data"
     image_size: tuple[int, int] | None = None
     _statistics: tuple[tuple[float, ...], Tensor, Tensor] | None = field(
         default=None, init=False, repr=False

@@ -23,6 +23,7 @@ from longtailed.nn import Network, build_network
 from longtailed.prepare import (
     default_views,
     normalization,
+    open_images,
     prepare,
     store,
     worker_count,
@@ -30,6 +31,7 @@ from longtailed.prepare import (
 from longtailed.recipes import Recipe
 from longtailed.recipes.recipe import Data
 from longtailed.run import as_recipe, initial_network
+from longtailed.rundir import changes_since
 from longtailed.stages import start_from
 from longtailed.trained import LAST, evaluation_images, restore, serve
 
@@ -121,12 +123,14 @@ def _as_trained(
     directory: Path, recipe: Recipe, manifest: dict[str, Any], fabric: Fabric, test: bool
 ) -> Splits:
     """Return the splits that a run was trained on, or refuse if they have changed since."""
-    splits, now = prepare(recipe, fabric.device)
-    for name in ("train", "test")[: 1 + test]:
-        if now["splits"][name] != manifest["splits"][name]:
-            raise LongTailedError(
-                f"the {name} images have changed since {directory} was trained; train it again."
-            )
+    opened = open_images(recipe)
+    compared = ("train", "test")[: 1 + test]
+    changed = changes_since(directory, opened.sets, compared, recipe.data.verify)
+    if changed is not None:
+        raise LongTailedError(
+            f"the images have changed since {directory} was trained: {changed}. Train it again."
+        )
+    splits, _ = prepare(recipe, fabric.device, opened)
     splits.mean, splits.std = manifest["mean"], manifest["std"]  # a pretrained network's own
     return splits
 
@@ -212,7 +216,7 @@ def neutral_features(
             )
         try:
             network, name = initial_network(recipe, splits), "the network as training began"
-            start_from(recipe, network)
+            start_from(recipe, network, splits)
         except LongTailedError as error:
             why = str(error).rstrip(".")
             raise LongTailedError(f"{why}; or give --look-alikes-from pixels.") from None

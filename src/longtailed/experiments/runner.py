@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -23,6 +22,7 @@ from longtailed.experiments.results import Results, outcome_of
 from longtailed.experiments.setup import Point, Setup, make_setup, seeded
 from longtailed.run import FinishedRun
 from longtailed.seeds import Task, train_all
+from longtailed.strict_json import to_json
 
 FILE = "experiment.json"
 
@@ -97,11 +97,11 @@ def _as_text(content: Mapping[str, Any]) -> str:
 
     def shown(value: Any) -> str:
         if isinstance(value, list) and value and isinstance(value[0], dict):
-            lines = ",\n    ".join(json.dumps(one, ensure_ascii=False) for one in value)
+            lines = ",\n    ".join(to_json(one, ensure_ascii=False) for one in value)
             return f"[\n    {lines}\n  ]"
-        return json.dumps(value, ensure_ascii=False)
+        return to_json(value, ensure_ascii=False)
 
-    lines = ",\n".join(f"  {json.dumps(key)}: {shown(value)}" for key, value in content.items())
+    lines = ",\n".join(f"  {to_json(key)}: {shown(value)}" for key, value in content.items())
     return f"{{\n{lines}\n}}\n"
 
 

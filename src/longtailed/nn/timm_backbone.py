@@ -7,19 +7,17 @@ from __future__ import annotations
 
 import functools
 import itertools
-import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 
 from longtailed.errors import LongTailedError
 from longtailed.nn.backbone import Backbone, DataConfig
+from longtailed.nn.weights import FoundWeights, Statistics, find_weights
 
 # timm is imported inside functions: that takes about a second, which the CIFAR networks save.
 
@@ -90,8 +88,9 @@ class TimmBackbone(Backbone):
     stage, whatever the model gives. `data_config` is what the weights were trained with.
 
     `pretrained=True` loads timm's published weights, which may download them; nothing is downloaded
-    otherwise. `weights` is a local file instead: a state dict of the timm model (.safetensors, or
-    written by `torch.save`) with exactly the model's keys, except those of its classifier.
+    otherwise. `weights` is a local file instead, with exactly the model's tensors, except those of
+    its classifier (see `find_weights`); `loaded` says what was taken from it, None without one.
+    Their mean and standard deviation are the file's own if it says, else those of the name.
     `image_size` (pixels) replaces the size the model was published with. `options` are further
     options of `timm.create_model`.
 
@@ -111,9 +110,11 @@ class TimmBackbone(Backbone):
         if pretrained and weights is not None:
             raise LongTailedError("give either pretrained=True or a file of weights, not both.")
         self.model = _create_model(name, pretrained, image_size, options)
-        if weights is not None:
-            _load_weights(self.model, Path(weights))
-        self.data_config = _data_config(self.model, image_size)
+        found = None if weights is None else _load_weights(self.model, Path(weights))
+        self.loaded = None if found is None else found.note
+        self.data_config = _data_config(
+            self.model, image_size, None if found is None else found.statistics
+        )
         self._stages = _WHOLE_MODEL
         self._channels_last = False
         self.spatial = False
@@ -199,12 +200,13 @@ def _create_model(
         ) from error
 
 
-def _data_config(model: Any, image_size: int | None) -> DataConfig:
+def _data_config(model: Any, image_size: int | None, own: Statistics | None) -> DataConfig:
     config = model.pretrained_cfg
     channels, height, width = config["input_size"]
     if image_size is not None:
         height = width = image_size
-    return DataConfig((channels, height, width), tuple(config["mean"]), tuple(config["std"]))
+    mean, std = own or (tuple(config["mean"]), tuple(config["std"]))
+    return DataConfig((channels, height, width), mean, std)
 
 
 def _apply(model: nn.Module, parts: Parts, maps: Tensor) -> Tensor:
@@ -233,46 +235,13 @@ def _same(maps: Tensor, expected: Any) -> bool:
     )
 
 
-def _load_weights(model: Any, path: Path) -> None:
+def _load_weights(model: Any, path: Path) -> FoundWeights:
     """Load a file of weights strictly, leaving out the classifier that the model has not got."""
-    state = _read_state(path)
     classifiers = model.pretrained_cfg.get("classifier") or ()
-    for classifier in (classifiers,) if isinstance(classifiers, str) else classifiers:
-        for key in (f"{classifier}.weight", f"{classifier}.bias"):
-            state.pop(key, None)
-    try:
-        result = model.load_state_dict(state, strict=False)
-    except RuntimeError as error:
-        sizes = str(error).split("\n")[1].strip()
-        raise LongTailedError(f"the weights in {path} do not fit the model: {sizes}") from error
-    for keys, verb in ((result.missing_keys, "lacks"), (result.unexpected_keys, "has unknown")):
-        if keys:
-            raise LongTailedError(
-                f"the weights in {path} do not fit the model: the file {verb} {len(keys)} "
-                f"{'key' if len(keys) == 1 else 'keys'}: {', '.join(keys[:3])}"
-                f"{', ...' if len(keys) > 3 else '.'}"
-            )
-
-
-def _read_state(path: Path) -> dict[str, Tensor]:
-    """Return the state dict in a file, without the wrapping that training scripts add."""
-    if not path.is_file():
-        raise LongTailedError(f"there is no file of weights at {path}.")
-    try:
-        if path.suffix == ".safetensors":
-            return safetensors.torch.load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (safetensors.SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise LongTailedError(
-            f"{path} is not a state dict of tensors ({_first_line(error)})."
-        ) from error
-    if isinstance(state, Mapping):
-        for key in ("state_dict", "model"):
-            if isinstance(state.get(key), Mapping):
-                state = state[key]
-    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise LongTailedError(f"{path} is not a state dict of tensors.")
-    return {key.removeprefix("module."): value for key, value in state.items()}
+    names = (classifiers,) if isinstance(classifiers, str) else tuple(classifiers)
+    found = find_weights(path, model.state_dict(), names)
+    model.load_state_dict(found.tensors, strict=False)  # counters of batch norms may lack
+    return found
 
 
 def _first_line(error: Exception) -> str:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, TypeVar
 
 from annotated_types import Ge, Lt, MinLen
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from longtailed.capture import Capture
+from longtailed.data import SOURCES
+from longtailed.data.image_record import Verify
 from longtailed.data.views import parse_view
 from longtailed.errors import LongTailedError
 from longtailed.job import FitOptions
@@ -29,7 +31,14 @@ from longtailed.setting_types import (
     whole_or_share,
 )
 
-EXECUTION = ("capture", "compile", "checkpoint_every")
+# Settings that change no result: how a recipe is called and executed, and where its files lie. What
+# the files hold is compared when a run is taken up again (see `longtailed.rundir`).
+EXECUTION = ("name", "capture", "compile")
+STAGE_EXECUTION = ("checkpoint_every",)
+ACCESS = ("root", "val_list", "test_list", "download", "workers", "on_bad_image", "verify")
+FILES = "files"  # in place of a path, wherever it leads
+REST = "rest"  # unlabelled images: those that subsampling left out
+_Section = TypeVar("_Section", bound=BaseModel)
 
 Ratio = Annotated[Real, Ge(1)]
 HeldOut = Annotated[
@@ -75,11 +84,14 @@ class Data(BaseModel):
         image_size: side of the crops when images are files; None: 224.
         views: view name -> text, over the defaults (see `longtailed.data.view_preset`).
         mean, std: normalisation; None: the network's (if pretrained), the source's, or computed.
-        storage: "memory" (decoded uint8), "disk" (decode in workers) or "auto" (by size).
+        storage: "memory" (decoded uint8), "disk" (decode in workers) or "auto" (by size). Results
+            depend on it: in memory images are kept resized, so random crops differ.
         workers: decoding processes; None: one per core, at most 8.
         on_bad_image: "error" stops at an unreadable image, "skip" leaves it out and counts it.
         exif: "apply" turns images as their EXIF orientation says, "ignore" leaves them as stored
             (as runs of earlier versions did).
+        verify: how the images of a run that is taken up again are compared: "content" reads every
+            file, "auto" (where they are many) those whose modification time has changed.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True)
@@ -113,6 +125,7 @@ class Data(BaseModel):
     workers: Index | None = None
     on_bad_image: Literal["error", "skip"] = "error"
     exif: Literal["apply", "ignore"] = "apply"
+    verify: Verify = "auto"
 
     @model_validator(mode="after")
     def _one_way(self) -> Data:
@@ -258,20 +271,48 @@ class Recipe(BaseModel):
 
     @property
     def identity(self) -> str:
-        """The SHA-256 of the recipe: two runs with the same one are the same run.
+        """The SHA-256 of what changes a run's result: on equal files, runs that share it are equal.
 
-        Defaults are left out, so that a setting that a later version adds changes nothing.
+        Left out are names, paths and how the run is executed, and defaults, so that a setting that
+        a later version adds changes nothing. `storage` belongs to it: it changes what is cropped.
         """
         text = json.dumps(self.settings(exclude_defaults=True), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
+    @property
+    def paths(self) -> dict[str, str]:
+        """The files that the recipe names, by setting; they stand in its identity as `FILES`."""
+        data, network = self.data, self.network
+        named = {
+            "source": None if data.source in SOURCES else data.source,
+            "val_list": data.val_list,
+            "test_list": data.test_list,
+            "unlabelled": None if data.unlabelled in (*SOURCES, REST) else data.unlabelled,
+            "init_from": network.init_from,
+            "weights": network.options.get("weights"),
+        }
+        return {name: str(path) for name, path in named.items() if path is not None}
+
     def settings(self, exclude_defaults: bool = False) -> dict[str, Any]:
-        """Return all settings as JSON values, but for those that only say how to execute it."""
-        values = self.model_dump(mode="json", exclude_defaults=exclude_defaults)
-        for section in (values, *values.get("stages", ())):
-            for name in EXECUTION:
-                section.pop(name, None)
-        return values
+        """Return all settings that change a run's result, as JSON values."""
+        paths = self.paths
+
+        def hidden(*names: str) -> dict[str, Any]:
+            return {name: FILES for name in names if name in paths}
+
+        data = _default(self.data, ACCESS).model_copy(update=hidden("source", "unlabelled"))
+        options = self.network.options | hidden("weights")
+        network = self.network.model_copy(update={"options": options, **hidden("init_from")})
+        stages = tuple(_default(stage, STAGE_EXECUTION) for stage in self.stages)
+        update = {"data": data, "network": network, "stages": stages}
+        same = _default(self, EXECUTION).model_copy(update=update)
+        return same.model_dump(mode="json", exclude_defaults=exclude_defaults)
+
+
+def _default(section: _Section, names: Sequence[str]) -> _Section:
+    """Return the section with the default of each named setting."""
+    fields = type(section).model_fields
+    return section.model_copy(update={name: fields[name].default for name in names})
 
 
 def load_recipe(values: Mapping[str, Any]) -> Recipe:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from longtailed.report import figures, narrative, tables
 from longtailed.report.canvas import Styled, style_runs
 from longtailed.report.confusion import MAX_BINS, MAX_NUMBERED
 from longtailed.report.load import GROUPS, RunRecord, load_run
+from longtailed.strict_json import to_json
 
 
 def write_report(run_dirs: Sequence[Path | str], out: Path | str | None = None) -> Path:
@@ -134,7 +134,7 @@ def _splits(run: RunRecord) -> list[tuple[str, str, str, str, str, str]]:
 
 def pretty_json(value: Mapping[str, Any]) -> str:
     """Return indented JSON in which a list of plain values stays on one line."""
-    text = json.dumps(value, indent=2, ensure_ascii=False)
+    text = to_json(value, indent=2, ensure_ascii=False)
     return re.sub(
         r"\[\s+([^\[\]{}]*?)\s+\]", lambda m: "[" + re.sub(r"\s*\n\s*", " ", m[1]) + "]", text
     )

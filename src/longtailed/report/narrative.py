@@ -94,8 +94,15 @@ def _single_result(run: RunRecord) -> str:
     return (
         f"After the last epoch it names {images} of the test images correctly{mean}. "
         f"The worst class, {run.class_names[last.worst_class]}, reaches "
-        f"{percent(last.rates['worst'])}."
+        f"{percent(last.rates['worst'])}.{_uncovered(run)}"
     )
+
+
+def _uncovered(run: RunRecord) -> str:
+    """Return a sentence on the classes that no figure covers, if there are any."""
+    rates = zip(run.class_names, run.last.per_class, strict=True)
+    absent = [name for name, rate in rates if rate is None]
+    return f" No figure covers {_join(absent)}: there are no test images of it." if absent else ""
 
 
 def _compared_result(runs: Sequence[Styled]) -> str:

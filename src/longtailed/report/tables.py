@@ -12,6 +12,7 @@ from typing import Any
 from longtailed.report.canvas import Styled
 from longtailed.report.confusion import count_order
 from longtailed.report.load import GROUPS, Evaluation, RunRecord
+from longtailed.strict_json import to_json
 
 # (rate, column heading, digits after the point); all are shown in %.
 METRICS = (
@@ -232,7 +233,7 @@ def _flatten(value: Any, prefix: str = "") -> dict[str, str]:
     elif isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
         items = list(enumerate(value))  # numbered as the keys of overrides are
     else:
-        return {prefix: value if isinstance(value, str) else json.dumps(value)}
+        return {prefix: value if isinstance(value, str) else to_json(value)}
     flat: dict[str, str] = {}
     for key, item in items:
         flat |= _flatten(item, f"{prefix}.{key}" if prefix else str(key))

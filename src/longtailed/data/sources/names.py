@@ -5,9 +5,13 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
+
+from longtailed.data.imageset import ImageSet
 from longtailed.errors import LongTailedError
 
 ClassNames = Sequence[str] | Path | str | None
@@ -92,3 +96,59 @@ def _names_from_text(text: str | Path) -> tuple[str, ...]:
         )
     lines = path.read_text(encoding="utf-8-sig").splitlines()
     return tuple(line.strip() for line in lines if line.strip())
+
+
+def match_classes(
+    imageset: ImageSet, names: Sequence[str], owner: str, advice: str
+) -> tuple[ImageSet, str | None]:
+    """Return the set with labels numbered as in `names`, by name, and a sentence on what it took.
+
+    The set may have its classes in another order or lack some; the sentence is None if they are
+    `names`. `owner` says whose the names are, `advice` what to do if they do not match.
+
+    Raises `LongTailedError` if a class with images is not among `names`, showing what differs.
+    """
+    own, known = imageset.class_names, {name: label for label, name in enumerate(names)}
+    if own == tuple(names):
+        return imageset, None
+    counts = zip(own, imageset.class_counts, strict=True)
+    unknown = [name for name, count in counts if count and name not in known]
+    if unknown:
+        raise LongTailedError(_difference(imageset, unknown, names, owner, advice))
+    numbers = np.array([known.get(name, -1) for name in own], dtype=np.int64)
+    matched = replace(imageset, labels=numbers[imageset.labels], class_names=tuple(names))
+    absent = [name for name in names if name not in own]
+    has = f"has {len(names) - len(absent)} of the {len(names)} classes of {owner}"
+    if not absent:
+        has = f"numbers its classes otherwise than {owner}"
+    lacks = f" (it lacks {list_names(absent)})" if absent else ""
+    return matched, f"{imageset.name} {has}{lacks}; they were matched by name."
+
+
+def _difference(
+    imageset: ImageSet, unknown: list[str], names: Sequence[str], owner: str, advice: str
+) -> str:
+    own = imageset.class_names
+    if bare_numbers(own) != bare_numbers(names):
+        pair = (imageset.name, owner) if bare_numbers(own) else (owner, imageset.name)
+        return (
+            f"the classes of {pair[0]} are numbers and those of {pair[1]} are names "
+            f"({list_names(own, 3)} for {list_names(names, 3)}), and nothing says which is which; "
+            f"{advice}."
+        )
+    absent = [name for name in names if name not in own]
+    lacks = f" and lacks {list_names(absent)}" if absent else ""
+    return (
+        f"{imageset.name} has {list_names(unknown)}, which {'is' if len(unknown) == 1 else 'are'} "
+        f"not among the {len(names)} classes of {owner}{lacks}; {advice}."
+    )
+
+
+def bare_numbers(names: Sequence[str]) -> bool:
+    """Return whether all class names are numbers, as classes that nothing names are called."""
+    return all(name.isdecimal() for name in names)
+
+
+def list_names(names: Sequence[str], most: int = 5) -> str:
+    """Return the first names in quotes, with commas between them."""
+    return ", ".join(map(repr, names[:most])) + (", ..." if len(names) > most else "")
