@@ -78,7 +78,9 @@ def train(run, home):
 
     def call(directory: str, folder: str = "photos", *more: str) -> tuple[int, str, str]:
         given = ["--data", folder, "--network", "resnet8", "--out", home / directory]
-        return run("train", *given, *(f"{key}={value}" for key, value in SETTINGS.items()), *more)
+        changed = {text.partition("=")[0] for text in more}
+        settings = [f"{key}={value}" for key, value in SETTINGS.items() if key not in changed]
+        return run("train", *given, *settings, *more)
 
     return call
 

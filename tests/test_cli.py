@@ -17,6 +17,7 @@ from PIL import Image
 
 from longtailed import train
 from longtailed.checkpoint import read_weights
+from longtailed.errors import LongTailedError
 from longtailed.job import Interrupted
 
 QUICK = ["epochs=2", "network.options.width=0.5", "batch_size=32", "holdout=4"]
@@ -125,7 +126,7 @@ def test_demo_compares_two_methods(run, monkeypatch, tmp_path):
     from longtailed.recipes import RECIPES, demo, override
 
     for method in ("ce", "ldam-drw"):
-        short = override(demo.digits(method), [*QUICK, "network=resnet8", "epochs=1"])
+        short = override(demo.digits(method), ["epochs=1", *QUICK[1:], "network=resnet8"])
         monkeypatch.setitem(RECIPES, f"digits-{method}", lambda short=short: short)
     code, printed, _ = run("demo", "--out", tmp_path / "demo")
     assert code == 0
@@ -140,6 +141,21 @@ def test_several_seeds_print_mean_and_deviation(run, tmp_path):
     assert code == 0, errors
     assert "Mean ± standard deviation of 2 runs" in printed
     assert (tmp_path / "seeds" / "report.html").exists()
+
+
+def test_several_seeds_keep_the_other_options(run, monkeypatch):
+    given = {}
+
+    def noted(_recipe, seeds, **options):
+        given.update(options, seeds=seeds)
+        raise LongTailedError("that is enough.")
+
+    monkeypatch.setattr("longtailed.seeds.train_seeds", noted)
+    options = ["--devices", 2, "--tensorboard", "--device", "cpu", "--jobs", 3]
+    assert run("train", "digits-ce", "--seeds", "0-1", *options)[0] == 2
+    assert given == {
+        "seeds": [0, 1], "devices": 2, "tensorboard": True, "device": "cpu", "jobs": 3, "out": None
+    }  # fmt: skip
 
 
 def test_lists(run):
@@ -223,7 +239,7 @@ def test_how_a_table_was_read_is_printed_and_recorded(run, photos, tmp_path):
         "-o",
         "r",
     ]
-    code, _, errors = run("train", *arguments, *QUICK, "epochs=1", "holdout=0")
+    code, _, errors = run("train", *arguments, "epochs=1", *QUICK[1:3], "holdout=0")
     assert code == 0, errors
     note = "table.csv: splits are those of column 'split'"
     assert errors.splitlines().count(note) == 1
@@ -250,8 +266,20 @@ def test_how_a_table_was_read_is_printed_and_recorded(run, photos, tmp_path):
         (["train"], "say what to train"),
         (["train", "--data", "digits", "--imbalance", "0.5"], "data.imbalance cannot be 0.5"),
         (["train", "--data", "digits", "--device", "cpu:1"], "makes no sense"),
-        (["train", "--data", "digits", "std=0,0,0", "mean=0,0,0"], "each std must be above 0"),
-        (["train", "--data", "digits", "network.options.width=abc"], "does not take the options"),
+        (
+            ["train", "--data", "digits", "std=0,0,0", "mean=0,0,0"],
+            "data.std.0 cannot be 0: input should be greater than 0",
+        ),
+        (["train", "digits-ce", "--jobs", "2"], "--jobs says how many of several seeds"),
+        (["train", "digits-ce", "--seeds", "0-1", "seed=3"], "give either one seed or several"),
+        (["train", "digits-ce", "--network", "foo", "network=resnet8"], "network.name is given tw"),
+        (["train", "digits-ce", "views.standrad=flip"], "no stage asks for the view 'standrad'"),
+        (["train", "digits-ce", "holdout=100000"], "holdout=100000 images of each class were"),
+        (["train", "digits-ce", "meta_per_class=100000"], "but the largest class of the training"),
+        (["data", "digits", "--imbalance", "nan"], "at least 1; it is nan"),
+        (["data", "digits", "--split", "foo"], "digits has no split 'foo'; it has 'train' and"),
+        (["train", "--data", "digits", "network.options.width=true"], "a number is needed, not"),
+        (["train", "--data", "digits", "network.options.width=abc"], "'width' of resnet32 cannot"),
         (["train", "--data", "digits", "network=vit_tiny_patch16_224"], "vit_tiny_patch16_224"),
         (["data", "digits", "--thumbnails", "th.txt"], "must end in .png"),
         (["list", "methodes"], "did you mean 'methods'"),
@@ -292,7 +320,7 @@ def test_a_damaged_image_is_named_or_skipped(run, photos, tmp_path):
     assert sorted(name.rpartition("/")[2] for name in skipped) == ["000.png", "001.png"]
 
 
-DIGITS = ["digits-ldam-drw", *QUICK, "network=resnet8", "epochs=6", "checkpoint_every=1"]
+DIGITS = ["digits-ldam-drw", *QUICK[1:], "network=resnet8", "epochs=6", "checkpoint_every=1"]
 
 
 def test_killed_and_resumed_run_ends_with_the_same_weights(tmp_path):

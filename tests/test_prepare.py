@@ -370,7 +370,7 @@ def test_contrastive_views_are_the_standard_one_with_a_policy_and_simclrs(divide
     assert large["strong"] == large["standard"] + ", rand_augment"
     assert large["sim"] == f"resized_crop(224), {jitter}"
     own = all_views_of(source=divided, views={"sim": "flip"})
-    assert (own["sim"], own["strong"]) == ("flip", large["strong"])
+    assert (own["sim"], own["strong"]) == (f"{large['test']}, flip", large["strong"])
     own = all_views_of(source=small_parquet, views={"standard": "flip(0.3)"})
     assert own["strong"] == "flip(0.3), auto_augment"
     own = all_views_of(source=small_parquet, views={"standard": "flip(0.3)", "strong": "cutout(4)"})

@@ -26,6 +26,24 @@ def test_text_without_seeds_is_one_sentence(text):
         parse_seeds(text)
 
 
+def test_several_jobs_of_several_processes_are_refused(tmp_path):
+    with pytest.raises(LongTailedError, match="2 jobs of 2 processes each cannot share the devic"):
+        train_seeds(compose("digits"), [0, 1], out=tmp_path, jobs=2, devices=2)
+
+
+def test_each_seed_is_trained_as_asked(monkeypatch, tmp_path):
+    asked = []
+
+    def noted(_recipe, **how):
+        asked.append(how)
+        raise LongTailedError("that is enough.")
+
+    monkeypatch.setattr("longtailed.seeds.train", noted)
+    with pytest.raises(LongTailedError, match="that is enough"):
+        train_seeds(compose("digits"), [0], out=tmp_path, devices=2, tensorboard=True, device="cpu")
+    assert asked[0] | {"devices": 2, "tensorboard": True, "device": "cpu"} == asked[0]
+
+
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_each_seed_is_a_run_of_its_own(tmp_path, jobs):
     recipe = override(compose("digits"), QUICK)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -63,7 +63,9 @@ def train(
     seeds: Annotated[
         str | None, typer.Option(help="Several seeds, e.g. 0-4: mean and standard deviation.")
     ] = None,
-    jobs: Annotated[int, typer.Option(help="Seeds trained at the same time.", min=1)] = 1,
+    jobs: Annotated[
+        int | None, typer.Option(help="Seeds trained at the same time (with --seeds).", min=1)
+    ] = None,
     precision: Annotated[str | None, typer.Option(help="32, bf16 or auto.")] = None,
     root: RootOption = None,
     label_column: LabelColumnOption = None,
@@ -114,19 +116,30 @@ def train(
         overrides=assignments,
     )
     if seeds is not None:
-        train_several(chosen, seeds, out=out, jobs=jobs, device=device)
+        if any(text.partition("=")[0].strip() == "seed" for text in assignments):
+            raise LongTailedError("give either one seed or several (--seeds), not both.")
+        how = {"device": device, "devices": devices, "tensorboard": tensorboard}
+        train_several(chosen, seeds, out=out, jobs=jobs or 1, **how)
         return
+    if jobs is not None:
+        raise LongTailedError(
+            "--jobs says how many of several seeds train at the same time; give "
+            "--seeds, or leave it out."
+        )
     finished = run.train(chosen, out=out, device=device, devices=devices, tensorboard=tensorboard)
     print_results([finished])
     typer.echo(f"report: {finished.report}")
 
 
-def train_several(recipe: Recipe, seeds: str, *, out: Path | None, jobs: int, device: str) -> None:
-    """Train a recipe with several seeds and print the mean and deviation of their figures."""
+def train_several(recipe: Recipe, seeds: str, *, out: Path | None, jobs: int, **how: Any) -> None:
+    """Train a recipe with several seeds and print the mean and deviation of their figures.
+
+    `how` are `train_seeds`'s device, devices and tensorboard.
+    """
     from longtailed.console import print_results, print_spread
     from longtailed.seeds import parse_seeds, spread, train_seeds
 
-    finished = train_seeds(recipe, parse_seeds(seeds), out=out, jobs=jobs, device=device)
+    finished = train_seeds(recipe, parse_seeds(seeds), out=out, jobs=jobs, **how)
     print_results(finished)
     print_spread(spread(finished), len(finished))
     typer.echo(f"report: {finished[0].directory.parent / 'report.html'}")

@@ -10,10 +10,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Annotated, Any
 
+from annotated_types import Ge
 from lightning_fabric import Fabric
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from longtailed.capture import Capture
@@ -22,6 +23,7 @@ from longtailed.features import FeatureStore
 from longtailed.methods.base import Method
 from longtailed.optim import Optimizer
 from longtailed.schedules import Schedule
+from longtailed.setting_types import Index, Positive, Size, Whole
 
 
 class FitOptions(BaseModel):
@@ -36,15 +38,15 @@ class FitOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    epochs: int = Field(default=200, ge=0)
-    batch_size: int = Field(default=128, ge=2)
+    epochs: Index = 200
+    batch_size: Annotated[Whole, Ge(2)] = 128
     drop_last: bool = True
-    accumulate: int = Field(default=1, ge=1)
-    clip: float | None = Field(default=None, gt=0)
+    accumulate: Size = 1
+    clip: Positive | None = None
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
-    evaluate_every: int = Field(default=1, ge=1)
-    checkpoint_every: int | None = Field(default=None, ge=1)
+    evaluate_every: Size = 1
+    checkpoint_every: Size | None = None
 
 
 class Interrupted(Exception):  # noqa: N818  it is no error

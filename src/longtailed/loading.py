@@ -57,6 +57,8 @@ def load_splits(data: Data, scan: bool = True) -> tuple[dict[str, ImageSet], dic
         "left_out": {name: dict(imageset.left_out) for name, imageset in loaded.items()},
         **_group_notes(data, train),
     }
+    for name, images in (("holdout", data.holdout), ("meta_per_class", data.meta_per_class)):
+        _check_number(name, images, train)
     if evaluated is not None:
         test = loaded[evaluated]
     else:
@@ -88,6 +90,16 @@ def load_splits(data: Data, scan: bool = True) -> tuple[dict[str, ImageSet], dic
     return {"train": train, **sets, "test": test}, notes
 
 
+def _check_number(name: str, images: int | float | None, train: ImageSet) -> None:
+    """Raise `LongTailedError` if no class has as many images as are wanted of each."""
+    largest = max(train.class_counts)
+    if isinstance(images, int) and images > max(largest, META_IMAGES, HOLDOUT_IMAGES):
+        raise LongTailedError(
+            f"{name}={images} images of each class were asked for, but the largest class of the "
+            f"training images has {largest}; ask for fewer."
+        )
+
+
 def _tested_on(evaluated: str | None, train: ImageSet) -> str:
     """Return what the figures are on, in words that can stand beside them."""
     if evaluated is not None:
@@ -116,10 +128,9 @@ def _hold_out(
     if names and loss is not None:
         alone = set(names) <= set(single_group_classes(whole))
         where = "in one group each" if alone else "in one group, or in groups tied to such a class"
-        shown = ", ".join(map(repr, names[:3])) + (", ..." if len(names) > 3 else "")
         warnings.warn(
-            f"{len(names)} class(es) have all their images {where}: {shown}. None of these images "
-            f"is held out, {loss}.",
+            f"{len(names)} class(es) have all their images {where}: {list_names(names, 3)}. None "
+            f"of these images is held out, {loss}.",
             stacklevel=4,
         )
     return rest, held

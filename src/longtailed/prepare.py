@@ -24,6 +24,7 @@ from longtailed.data import (
 from longtailed.data.auto_augment import AutoAugment
 from longtailed.data.imageset import channel_statistics
 from longtailed.data.rand_augment import RandAugment
+from longtailed.errors import LongTailedError
 from longtailed.loading import BY_US, FULL_SCAN, META_IMAGES, load_splits
 from longtailed.methods import method_class
 from longtailed.recipes import Recipe
@@ -64,8 +65,18 @@ def store(sets: dict[str, ImageSet], data: Data) -> dict[str, ImageSet]:
     }
 
 
+def image_size(originals: ImageSet, data: Data) -> tuple[int, int]:
+    """Return the height and width at which the network sees the images of a train set."""
+    side = crop_size(data)
+    stored = originals.stored_size if data.image_size is None else None
+    return stored or (side, side)
+
+
 def default_views(originals: ImageSet, train: ImageSet, data: Data) -> dict[str, View]:
     """Return the views that suit the images, and the recipe's own.
+
+    A view of the recipe that would give another size is shown the images as the test view cuts
+    them out, at the size that the network sees, if it ends at that size then.
 
     "standard" and "test" are what every method needs. Contrastive methods classify "strong", the
     standard view (the recipe's own, if it has one) with a policy of operations, and contrast "sim"
@@ -85,13 +96,30 @@ def default_views(originals: ImageSet, train: ImageSet, data: Data) -> dict[str,
         test = view_preset("large-test", side)
         if train.in_memory and not originals.in_memory:  # resized when it was decoded
             test = parse_view(f"center_crop({side})")
+    wanted, kept = image_size(originals, data), train.stored_size
     family = "small" if side <= SMALL_SIDE else "large"
-    own = {name: parse_view(text) for name, text in data.views.items()}
+    own = {
+        name: _sized(name, parse_view(text), test, kept, wanted)
+        for name, text in data.views.items()
+    }
     standard = own.get("standard", standard)
     strong = View((*standard.ops, AutoAugment() if family == "small" else RandAugment()))
     sim = view_preset("simclr-digits" if data.source == "digits" else f"simclr-{family}", side)
     views = {"standard": standard, "strong": strong, "sim": sim, "test": test}
     return {**views, **own}
+
+
+def _sized(
+    name: str, view: View, test: View, kept: tuple[int, int] | None, wanted: tuple[int, int]
+) -> View:
+    """Return the view, after the operations of the test view if only then its size is right."""
+    whole = View((*test.ops, *view.ops))
+    try:
+        if view.output_size(kept) != wanted and whole.output_size(kept) == wanted:
+            return whole
+    except LongTailedError as error:
+        raise LongTailedError(f"the view {name!r} cannot be used: {error}") from None
+    return view
 
 
 def normalization(train: ImageSet, data: Data) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -156,6 +184,7 @@ def prepare(
         workers=worker_count(data),
         channels_last=recipe.channels_last,
         normalized_by="data" if data.mean is None else "recipe",
+        image_size=image_size(originals["train"], data),
     )
     return splits, manifest(splits, originals, data) | notes
 

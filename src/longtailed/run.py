@@ -69,20 +69,32 @@ def as_recipe(
     imbalance: float | None = None,
     overrides: Sequence[str] | Mapping[str, Any] = (),
 ) -> Recipe:
-    """Return the recipe meant by a name, a value, or data + method + network, with overrides."""
-    if recipe is None:
-        if data is None or not str(data):
-            raise LongTailedError("say what to train: a recipe's name, or data (a source or path).")
-        chosen = (str(data), method or "ce", network or "resnet32", imbalance)
-        wanted = override(compose(*chosen), overrides).network
-        fine_tuned = wanted.pretrained or "weights" in wanted.options
-        return override(compose(*chosen, pretrained=fine_tuned), overrides)
-    base = named_recipe(recipe) if isinstance(recipe, str) else recipe
-    given = {"data.imbalance": imbalance, "method": method}
-    given["data.source"] = None if data is None else str(data)
-    given["network.name"] = network
-    base = override(base, {key: value for key, value in given.items() if value is not None})
-    return override(base, overrides)
+    """Return the recipe meant by a name, a value, or data + method + network, with overrides.
+
+    Put together from data, method and network it has the usual settings of training from scratch,
+    or of fine-tuning if the network starts from trained weights (pretrained, from a file or from
+    another run); a named recipe keeps its own.
+    """
+    source = None if data is None else str(data)
+    flags = {
+        "data.source": source, "method": method, "network.name": network,
+        "data.imbalance": imbalance,
+    }  # fmt: skip
+    given = {key: value for key, value in flags.items() if value is not None}
+    if recipe is not None:
+        base = named_recipe(recipe) if isinstance(recipe, str) else recipe
+        return override(base, given, overrides)
+    if not source:
+        raise LongTailedError("say what to train: a recipe's name, or data (a source or path).")
+    wanted = override(compose(source), given, overrides)
+    chosen = compose(
+        source,
+        wanted.stages[0].method,
+        wanted.network.name,
+        wanted.data.imbalance,
+        fine_tuning=wanted.network.brings_weights,
+    )
+    return override(chosen, given, overrides)
 
 
 def train(

@@ -3,11 +3,27 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
-Position = Annotated[int, Field(ge=0, strict=True)] | Annotated[float, Field(ge=0, le=1)]
+from longtailed.setting_types import Positive, UsedWith, whole_or_share
+
+Position = Annotated[
+    int | float,
+    whole_or_share(
+        0,
+        1,
+        "an epoch, a whole number from 0 on, or a part of the run, a fraction from 0.0 to below 1 "
+        "(1 is the second epoch; 1.0 would be the end of the run, and so never)",
+    ),
+]
+
+
+def is_position(annotation: Any) -> bool:
+    """Return whether a setting of this type is a `Position`, or may be one."""
+    parts = get_args(annotation)
+    return get_args(Position)[1] in parts or any(map(is_position, parts))
 
 
 def epoch_at(position: float, epochs: int) -> int:
@@ -39,9 +55,9 @@ class Schedule(BaseModel):
 
     kind: Literal["constant", "step", "cosine"] = "step"
     warmup: Position = 0
-    milestones: tuple[Position, ...] = (0.8, 0.9)
-    gamma: float = Field(default=0.01, gt=0)
-    cosine_shift: Literal[0, 1] = 0
+    milestones: Annotated[tuple[Position, ...], UsedWith(kind=("step",))] = (0.8, 0.9)
+    gamma: Annotated[Positive, UsedWith(kind=("step",))] = 0.01
+    cosine_shift: Annotated[Literal[0, 1], UsedWith(kind=("cosine",))] = 0
 
     def factor(self, epoch: int, epochs: int) -> float:
         """Return the learning rate of a 0-based epoch as a factor of the base rate."""

@@ -42,19 +42,35 @@ def train_seeds(
     out: str | Path | None = None,
     jobs: int = 1,
     device: str = "auto",
+    devices: int = 1,
     progress: bool = True,
+    tensorboard: bool = False,
 ) -> list[FinishedRun]:
     """Return the finished runs of a recipe with several seeds, and report them side by side.
 
     Each run has a directory `seed-<k>` below `out` (default: runs/<name>-<hash>), so that
     seeds can be added later and each resumes by itself. `jobs` runs share the device at a time,
     in processes of their own: small networks leave most of a GPU idle. The report is
-    `out`/report.html.
+    `out`/report.html. `device`, `devices` and `tensorboard` are those of `train`.
+
+    Raises `LongTailedError` for several jobs of several processes each.
     """
+    if jobs > 1 and devices > 1:
+        raise LongTailedError(
+            f"{jobs} jobs of {devices} processes each cannot share the devices; give either of "
+            "the two."
+        )
     home = Path(out) if out else default_directory(recipe)
     show = progress and jobs == 1
     tasks = [
-        Task(override(recipe, {"seed": seed}), home / f"seed-{seed}", device, show)
+        Task(
+            override(recipe, {"seed": seed}),
+            home / f"seed-{seed}",
+            device,
+            show,
+            devices=devices,
+            tensorboard=tensorboard,
+        )
         for seed in seeds
     ]
     finished = list(train_all(tasks, jobs))
@@ -70,6 +86,8 @@ class Task(NamedTuple):
     device: str = "auto"
     progress: bool = False
     report: bool = True
+    devices: int = 1
+    tensorboard: bool = False
 
 
 def train_all(tasks: Sequence[Task], jobs: int = 1) -> Iterator[FinishedRun]:
@@ -87,7 +105,9 @@ def _train(task: Task) -> FinishedRun:
         task.recipe,
         out=task.out,
         device=task.device,
+        devices=task.devices,
         progress=task.progress,
+        tensorboard=task.tensorboard,
         report=task.report,
     )
 

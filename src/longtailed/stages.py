@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +33,15 @@ def build_stage(recipe: Recipe, number: int, network: Network, splits: Splits) -
 
 
 def check_stages(recipe: Recipe, network: Network, splits: Splits) -> None:
-    """Raise `LongTailedError` for what would stop a later stage, after hours of earlier ones."""
+    """Raise `LongTailedError` for what would stop a later stage, after hours of earlier ones.
+
+    Also for a view that no stage asks for, and for one that gives images of another size.
+    """
     network = copy.deepcopy(network)
+    asked = {("test", split) for split in splits.sets if split != "unlabelled"}
     for number, stage in enumerate(recipe.stages):
         method = build_stage(recipe, number, network, splits)
+        asked |= {(v, stream.split) for stream in method.streams.values() for v in stream.views}
         if stage.epochs and not method.trains:
             raise LongTailedError(f"{stage.method} trains nothing; give its stage epochs=0.")
         if stage.epochs or not method.trains:
@@ -43,6 +49,23 @@ def check_stages(recipe: Recipe, network: Network, splits: Splits) -> None:
             for stream in method.streams.values() if stage.epochs else ():
                 splits.imageset(stream.split)
             method.check(sizes, stage.batch_size)
+    _check_views(recipe.data.views, asked, splits)
+
+
+def _check_views(own: Mapping[str, str], asked: set[tuple[str, str]], splits: Splits) -> None:
+    """Raise `LongTailedError` unless the views that are asked for, with their splits, all fit."""
+    names = {name for name, _ in asked}
+    if "strong" in names and "strong" not in own:
+        names.add("standard")  # which it begins with
+    unused = [name for name in own if name not in names]
+    if unused:
+        raise LongTailedError(
+            f"no stage asks for the view {unused[0]!r}; they ask for {', '.join(sorted(names))} "
+            f"(views.{unused[0]}=none leaves it out)."
+        )
+    for name, split in sorted(asked):
+        if split in splits.sets:
+            splits.check_view(name, split)
 
 
 def start_from(recipe: Recipe, network: Network, splits: Splits) -> dict[str, Any] | None:
@@ -61,7 +84,7 @@ def start_from(recipe: Recipe, network: Network, splits: Splits) -> dict[str, An
         if loaded.statistics is not None and recipe.data.mean is None:
             splits.mean, splits.std = loaded.statistics
             splits.normalized_by = "weights"
-    backbone = loaded is not None or spec.pretrained or "weights" in spec.options
+    backbone = spec.brings_weights
     head = loaded is not None and loaded.head
     for stage in recipe.stages:
         kind = method_class(stage.method)

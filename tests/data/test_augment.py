@@ -235,16 +235,25 @@ def test_normalize_equals_torchvision(memory_format):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: PadCrop(-1), "padding must be a whole number >= 0"),
-        (lambda: PadCrop(1.5), "padding must be a whole number"),
-        (lambda: PadCrop(2, mode="edge"), "unknown mode of pad_crop 'edge'"),
-        (lambda: Flip(1.5), "flip: p must be a number from 0 to 1"),
-        (lambda: Flip("x"), "flip: p must be a number from 0 to 1, not 'x'"),
-        (lambda: ResizedCrop(0), "size must be a whole number >= 1"),
-        (lambda: ResizedCrop(8, scale=(0.5, 1.5)), "scale must be .* 0 < a <= b <= 1"),
-        (lambda: ResizedCrop(8, ratio=(2, 1)), "ratio must be"),
-        (lambda: ResizedCrop(8, ratio=3), "ratio must be"),
-        (lambda: Cutout(True), "size must be a whole number"),
+        (
+            lambda: PadCrop(-1),
+            "pad_crop: padding cannot be -1: input should be greater than or equal to 0",
+        ),
+        (lambda: PadCrop(1.5), "padding cannot be 1.5: input should be a valid integer"),
+        (
+            lambda: PadCrop(2, mode="edge"),
+            "pad_crop: mode cannot be 'edge': input should be 'zero' or 'reflect'",
+        ),
+        (lambda: Flip(1.5), "flip: p cannot be 1.5: input should be less than or equal to 1"),
+        (lambda: Flip("x"), "flip: p cannot be 'x': input should be a valid number"),
+        (lambda: ResizedCrop(0), "size cannot be 0: input should be greater than or equal to 1"),
+        (
+            lambda: ResizedCrop(8, scale=(0.5, 1.5)),
+            "scale cannot be .* a crop has at most the whole area, 1",
+        ),
+        (lambda: ResizedCrop(8, ratio=(2, 1)), "the first number must not be above the second"),
+        (lambda: ResizedCrop(8, ratio=3), "ratio cannot be 3: input should be a valid tuple"),
+        (lambda: Cutout(True), "size cannot be True: a number is needed, not true or false"),
     ],
 )
 def test_bad_arguments_are_refused_in_one_sentence(make, message):

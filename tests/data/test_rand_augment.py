@@ -139,10 +139,22 @@ def test_views_know_it_by_name():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: RandAugment(0), "rand_augment: n must be a whole number >= 1"),
-        (lambda: RandAugment(1.5), "rand_augment: n must be a whole number"),
-        (lambda: RandAugment(2, m=11), "rand_augment: m must be a number from 0 to 10"),
-        (lambda: RandAugment(2, mstd=-1), "rand_augment: mstd must be a number >= 0"),
+        (
+            lambda: RandAugment(0),
+            "rand_augment: n cannot be 0: input should be greater than or equal to 1",
+        ),
+        (
+            lambda: RandAugment(1.5),
+            "rand_augment: n cannot be 1.5: input should be a valid integer",
+        ),
+        (
+            lambda: RandAugment(2, m=11),
+            "rand_augment: m cannot be 11: input should be less than or equal to 10",
+        ),
+        (
+            lambda: RandAugment(2, mstd=-1),
+            "rand_augment: mstd cannot be -1: input should be greater than or equal to 0",
+        ),
     ],
 )
 def test_bad_arguments_are_refused_in_one_sentence(make, message):

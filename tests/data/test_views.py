@@ -115,7 +115,7 @@ def test_leading_geometry_runs_where_images_are_decoded():
         ("pad_crop(padding=__import__('os'))", "pad_crop: .* must be a number"),
         ("resized_crop", "resized_crop needs a value for size"),
         ("color_jitter(0.4)", "color_jitter needs a value for contrast and saturation and hue"),
-        ("flip(2)", "flip: p must be a number from 0 to 1"),
+        ("flip(2)", "flip: p cannot be 2: input should be less than or equal to 1"),
     ],
 )
 def test_bad_texts_are_refused_in_one_sentence(text, message):

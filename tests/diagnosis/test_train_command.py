@@ -17,8 +17,8 @@ ODD = {
 }  # fmt: skip
 STAGE = {
     "weighting": "inverse", "weighting_start": 1, "epochs": 7, "batch_size": 20, "clip": 1.5,
-    "accumulate": 2, "optimizer.name": "adamw", "lr": 1e-4, "momentum": 0, "kind": "cosine",
-    "warmup": 1.0, "milestones": [1, 0.5], "checkpoint_every": 3,
+    "accumulate": 2, "optimizer.name": "adamw", "lr": 1e-4, "kind": "cosine",
+    "warmup": 0.25, "checkpoint_every": 3,
 }  # fmt: skip
 
 

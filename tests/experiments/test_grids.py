@@ -23,7 +23,7 @@ def grid(name, size="paper", available=CIFAR, coarse=False, changes=(), in_memor
         network=NetworkSpec(name="resnet32" if size == "paper" else "resnet8"),
         stages=(Stage(**{"epochs": 200, "batch_size": 256, **stage}),),
     )
-    setup = Setup(size, override(base, changes), available, 600, coarse, in_memory)
+    setup = Setup(size, override(base, changes, complete=False), available, 600, coarse, in_memory)
     return EXPERIMENTS[name].points(setup)
 
 

@@ -103,6 +103,11 @@ def published_step(case):
     }
 
 
+def test_more_look_alikes_than_classes_are_refused(small_network):
+    with pytest.raises(LongTailedError, match="top_k=5 is more than the 4 classes"):
+        build_method("concutmix", small_network(), [24, 12, 6, 3], top_k=5)
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_whole_steps_equal_the_golden_ones(case):
     method, batches = published_step(case)
@@ -277,7 +282,7 @@ def test_defaults_are_the_published_ones(small_network):
 @pytest.mark.parametrize(
     "options",
     [
-        {"omega": 100.0, "top_k": 50},  # the weight is kept at 1
+        {"omega": 100.0, "top_k": 4},  # the weight is kept at 1
         {"omega": 100.0, "clamp": False},
         {"normalized_distances": True, "normalizer": "mean"},
         {"prototype_source": "feature_rows_tiled", "per_sample": True},
@@ -308,10 +313,9 @@ def test_bad_options_are_refused_in_one_sentence(small_network, options, message
     assert "\n" not in str(caught.value)
 
 
-def test_an_unknown_foreground_names_the_nearest(small_network, splits):
-    method = built(small_network, foreground="reverse")
+def test_an_unknown_foreground_names_the_nearest(small_network):
     with pytest.raises(LongTailedError, match="unknown sampler 'reverse'; did you mean 'reversed'"):
-        step(method, splits)
+        built(small_network, foreground="reverse")
 
 
 @pytest.mark.parametrize("per_sample", [False, True])

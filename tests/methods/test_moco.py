@@ -132,6 +132,17 @@ def test_logits_stay_in_full_precision():
     assert torch.equal(logits, moco_logits(query, key, queue, 0.2))
 
 
+@pytest.mark.parametrize("groups", [5, 7, 12])
+def test_groups_that_do_not_divide_the_batch_are_refused(groups, small_network):
+    method = build_method("moco", small_network(), COUNTS, queue_size=48, key_groups=groups)
+    message = f"12 images .* in {groups} equal groups .* key_groups to one of 1, 2, 3, 4, 6"
+    with pytest.raises(LongTailedError, match=message):
+        method.check({"train": COUNTS}, 12)
+    build_method("moco", small_network(), COUNTS, queue_size=48, key_groups=6).check(
+        {"train": COUNTS}, 12
+    )
+
+
 def test_a_queue_that_batches_do_not_fill_is_refused(small_network):
     method = build_method("moco", small_network(), COUNTS, queue_size=50)
     with pytest.raises(LongTailedError, match=r"queue of 50 keys.*batches of 12.*multiple of 12"):

@@ -69,7 +69,10 @@ def test_identity_changes_with_any_setting():
         ("max_margin=wide", "option 'max_margin' of method 'ldam' cannot be 'wide'"),
         ("stages.0.options.tau=1", "unknown option of method 'ldam' 'tau'|unknown key"),
         ("views.standard=flop", "unknown operation 'flop'|flop"),
-        ("holdout=1.5", "data.holdout cannot be 1.5: a share of each class must be below 1"),
+        (
+            "holdout=1.5",
+            "data.holdout cannot be 1.5: give images of each class, a whole number from 0 on, or a",
+        ),
         ("data.epochs=3", "unknown key 'data.epochs'"),
     ],
 )

@@ -110,7 +110,7 @@ def test_views_and_networks_of_the_large_sets(name: str, network: str, jitter, m
     recipe = named_recipe(f"{name}-rsg-ldam-drs")
     assert (recipe.network.name, recipe.network.pretrained) == (network, name == "places-lt")
     assert recipe.data.mean == mean
-    files: Any = SimpleNamespace(images=["a.jpg"], in_memory=False)
+    files: Any = SimpleNamespace(images=["a.jpg"], in_memory=False, stored_size=None)
     views = default_views(files, files, recipe.data)
     expected = "resized_crop(224), flip" + ", color_jitter(0.4, 0.4, 0.4, 0)" * jitter
     assert views["standard"] == parse_view(expected)
@@ -118,7 +118,8 @@ def test_views_and_networks_of_the_large_sets(name: str, network: str, jitter, m
 
 
 def test_views_of_cifar_are_a_padded_crop_and_a_flip() -> None:
-    images: Any = SimpleNamespace(images=torch.zeros(1, 3, 32, 32), in_memory=True)
+    pixels = torch.zeros(1, 3, 32, 32)
+    images: Any = SimpleNamespace(images=pixels, in_memory=True, stored_size=(32, 32))
     for name in RSG:
         if name.startswith("cifar"):
             views = default_views(images, images, named_recipe(name).data)

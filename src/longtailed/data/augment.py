@@ -5,21 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
+from pydantic import AfterValidator
 from torch import Generator, Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from longtailed.data.operation import (
-    Box,
-    Op,
-    check_number,
-    checked_range,
-    replace_chosen,
-    uniform,
-)
-from longtailed.errors import LongTailedError, unknown_name
+from longtailed.data.operation import Box, Op, SideLengths, replace_chosen, uniform
+from longtailed.errors import LongTailedError
+from longtailed.setting_types import Index, Interval, Share, Size
 
 
 @dataclass(frozen=True)
@@ -30,14 +25,18 @@ class PadCrop(Op[Tensor]):
     (mirrored without repeating the edge pixel; needs padding < H and padding < W).
     """
 
-    padding: int = 4
+    padding: Index = 4
     mode: Literal["zero", "reflect"] = "zero"
     name: ClassVar[str] = "pad_crop"
 
-    def __post_init__(self) -> None:
-        check_number(self.name, "padding", self.padding, 0, whole=True)
-        if self.mode not in ("zero", "reflect"):
-            raise unknown_name("mode of pad_crop", str(self.mode), ["zero", "reflect"])
+    def output_size(self, size: SideLengths | None) -> SideLengths | None:
+        """Return the size as it is; padding as wide as the image is refused."""
+        if size is not None and self.padding >= min(size):
+            raise LongTailedError(
+                f"pad_crop({self.padding}) pads images of {size[0]} x {size[1]} by as many pixels "
+                f"as they have; the padding must be below {min(size)}."
+            )
+        return size
 
     def sample(self, shape: Sequence[int], generator: Generator) -> Tensor:
         """Return the row and column offsets of the crops in the padded images, int64 [2, N]."""
@@ -75,11 +74,8 @@ class PadCrop(Op[Tensor]):
 class Flip(Op[Tensor]):
     """The images, each mirrored left to right with probability `p`."""
 
-    p: float = 0.5
+    p: Share = 0.5
     name: ClassVar[str] = "flip"
-
-    def __post_init__(self) -> None:
-        check_number(self.name, "p", self.p, 0, 1)
 
     def sample(self, shape: Sequence[int], generator: Generator) -> Tensor:
         """Return which images are mirrored, bool [N]."""
@@ -88,6 +84,12 @@ class Flip(Op[Tensor]):
     def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
         """Return the images with the marked ones mirrored."""
         return replace_chosen(images, images.flip(3), parameters)
+
+
+def _within_image(scale: tuple[float, float]) -> tuple[float, float]:
+    if scale[1] > 1:
+        raise ValueError("a crop has at most the whole area, 1")
+    return scale
 
 
 @dataclass(frozen=True)
@@ -99,16 +101,15 @@ class ResizedCrop(Op[Box]):
     Resampling is bilinear with antialiasing and sees nothing outside the crop.
     """
 
-    size: int
-    scale: tuple[float, float] = (0.08, 1.0)
-    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    size: Size
+    scale: Annotated[Interval, AfterValidator(_within_image)] = (0.08, 1.0)
+    ratio: Interval = (3 / 4, 4 / 3)
     name: ClassVar[str] = "resized_crop"
     on_load: ClassVar[bool] = True
 
-    def __post_init__(self) -> None:
-        check_number(self.name, "size", self.size, 1, whole=True)
-        object.__setattr__(self, "scale", checked_range(self.name, "scale", self.scale, 1))
-        object.__setattr__(self, "ratio", checked_range(self.name, "ratio", self.ratio))
+    def output_size(self, size: SideLengths | None) -> SideLengths | None:
+        """Return the square that is asked for."""
+        return self.size, self.size
 
     def load(self, image: Tensor, generator: Generator) -> Tensor:
         """Return one random crop [3, size, size] of one image [3, H, W], antialiased."""
@@ -179,12 +180,16 @@ def resize(images: Tensor, height: int, width: int) -> Tensor:
 class Resize(Op[None]):
     """The images resized so that the shorter side is `size` (bilinear, antialiased)."""
 
-    size: int
+    size: Size
     name: ClassVar[str] = "resize"
     on_load: ClassVar[bool] = True
 
-    def __post_init__(self) -> None:
-        check_number(self.name, "size", self.size, 1, whole=True)
+    def output_size(self, size: SideLengths | None) -> SideLengths | None:
+        """Return the size with the shorter side as asked for; the longer one is rounded down."""
+        if size is None:
+            return None
+        height, width = size
+        return self.size * height // min(size), self.size * width // min(size)
 
     def sample(self, shape: Sequence[int], generator: Generator) -> None:
         """Return nothing: resizing is not random."""
@@ -200,12 +205,18 @@ class Resize(Op[None]):
 class CenterCrop(Op[None]):
     """The central [size, size] of the images, with a black border where they are smaller."""
 
-    size: int
+    size: Size
     name: ClassVar[str] = "center_crop"
     on_load: ClassVar[bool] = True
 
-    def __post_init__(self) -> None:
-        check_number(self.name, "size", self.size, 1, whole=True)
+    def output_size(self, size: SideLengths | None) -> SideLengths | None:
+        """Return the square that is asked for; a crop larger than the image is refused."""
+        if size is not None and self.size > min(size):
+            raise LongTailedError(
+                f"center_crop({self.size}) is larger than the images, which have {size[0]} x "
+                f"{size[1]} pixels there; put resize({self.size}) before it, or crop less."
+            )
+        return self.size, self.size
 
     def sample(self, shape: Sequence[int], generator: Generator) -> None:
         """Return nothing: the centre is not random."""
@@ -228,13 +239,18 @@ class Cutout(Op[Box]):
     is pixel value 0, before the images are normalised; the authors blank normalised images.
     """
 
-    size: int
-    p: float = 1.0
+    size: Size
+    p: Share = 1.0
     name: ClassVar[str] = "cutout"
 
-    def __post_init__(self) -> None:
-        check_number(self.name, "size", self.size, 1, whole=True)
-        check_number(self.name, "p", self.p, 0, 1)
+    def output_size(self, size: SideLengths | None) -> SideLengths | None:
+        """Return the size as it is; a square as large as the image is refused."""
+        if size is not None and self.size >= min(size):
+            raise LongTailedError(
+                f"cutout({self.size}) cuts out as much as the images have, which are {size[0]} x "
+                f"{size[1]} there; the square must be smaller."
+            )
+        return size
 
     def sample(self, shape: Sequence[int], generator: Generator) -> Box:
         """Return the square of each image, of side 0 where none is cut out."""

@@ -5,19 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import Annotated, ClassVar, NamedTuple
 
 import torch
+from annotated_types import Le
 from torch import Generator, Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from longtailed.data.operation import (
-    Op,
-    check_number,
-    checked_range,
-    replace_chosen,
-    uniform,
-)
+from longtailed.data.operation import Op, replace_chosen, uniform
+from longtailed.setting_types import Interval, NonNegative, Share
 
 CONTRAST, SATURATION, HUE = 1, 2, 3  # brightness is 0
 
@@ -52,18 +48,12 @@ class ColorJitter(Op[Jitter]):
     each operation, which darkens images by up to half a level each time.
     """
 
-    brightness: float
-    contrast: float
-    saturation: float
-    hue: float
-    p: float = 1.0
+    brightness: NonNegative
+    contrast: NonNegative
+    saturation: NonNegative
+    hue: Annotated[NonNegative, Le(0.5)]
+    p: Share = 1.0
     name: ClassVar[str] = "color_jitter"
-
-    def __post_init__(self) -> None:
-        for strength in ("brightness", "contrast", "saturation"):
-            check_number(self.name, strength, getattr(self, strength), 0)
-        check_number(self.name, "hue", self.hue, 0, 0.5)
-        check_number(self.name, "p", self.p, 0, 1)
 
     def sample(self, shape: Sequence[int], generator: Generator) -> Jitter:
         """Return the parameters of each image; they change nothing where it is left alone."""
@@ -139,11 +129,8 @@ class Grayscale(Op[Tensor]):
     luma = 0.299 red + 0.587 green + 0.114 blue, in the whole-number arithmetic of PIL.
     """
 
-    p: float = 0.2
+    p: Share = 0.2
     name: ClassVar[str] = "grayscale"
-
-    def __post_init__(self) -> None:
-        check_number(self.name, "p", self.p, 0, 1)
 
     def sample(self, shape: Sequence[int], generator: Generator) -> Tensor:
         """Return which images lose their colours, bool [N]."""
@@ -169,13 +156,9 @@ class GaussianBlur(Op[Tensor]):
     repeats the edge pixels.
     """
 
-    sigma: tuple[float, float] = (0.1, 2.0)
-    p: float = 0.5
+    sigma: Interval = (0.1, 2.0)
+    p: Share = 0.5
     name: ClassVar[str] = "blur"
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "sigma", checked_range(self.name, "sigma", self.sigma))
-        check_number(self.name, "p", self.p, 0, 1)
 
     def sample(self, shape: Sequence[int], generator: Generator) -> Tensor:
         """Return the width in pixels for each image, float32 [N]; 0 where it is not blurred."""

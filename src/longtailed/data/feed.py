@@ -13,7 +13,7 @@ from torch import Tensor
 
 from longtailed.data.imageset import IntArray
 from longtailed.data.loader import BoolArray, ViewLoader
-from longtailed.data.samplers import Sampler, make_sampler
+from longtailed.data.samplers import Sampler, make_sampler, sampler_options
 from longtailed.data.streams import Batch, Stream, step_seed
 from longtailed.data.views import View
 from longtailed.errors import LongTailedError
@@ -102,6 +102,7 @@ class Feed:
                 seed=step_seed(self.seed, self.name),
                 rank=self.rank,
                 world_size=self.world_size,
+                **{name: getattr(stream, name) for name in sampler_options(kind)},
             )
         return self._samplers[kind].indices(epoch, epochs)[: self.images]
 

@@ -96,6 +96,14 @@ class ImageSet:
         """Whether the images are decoded pixels rather than files."""
         return isinstance(self.images, Tensor)
 
+    @property
+    def stored_size(self) -> tuple[int, int] | None:
+        """Height and width of images in memory; None for files, which may have any."""
+        if not isinstance(self.images, Tensor):
+            return None
+        height, width = self.images.shape[2:]
+        return height, width
+
     def subset(self, positions: Sequence[int] | npt.NDArray[np.integer]) -> ImageSet:
         """Return the set of the images at `positions` (of this set), in that order."""
         chosen = np.asarray(positions, dtype=np.int64)

@@ -150,7 +150,7 @@ def _profile_counts(
 ) -> list[int]:
     if profile not in PROFILES:
         raise unknown_name("imbalance profile", profile, PROFILES)
-    if imbalance_ratio < 1:
+    if not imbalance_ratio >= 1:  # nor is it "not a number"
         raise LongTailedError(
             f"the imbalance ratio is the largest class size over the smallest and so at least 1; "
             f"it is {imbalance_ratio:g}."

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import math
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar, Generic, NamedTuple, TypeVar
+from dataclasses import fields
+from typing import Any, ClassVar, Generic, NamedTuple, TypeAlias, TypeVar, get_type_hints
 
 import torch
 from torch import Generator, Tensor
 
-from longtailed.errors import LongTailedError
+from longtailed.setting_types import checked
 
 P = TypeVar("P")
+SideLengths: TypeAlias = tuple[int, int]
+"""Height and width of an image in pixels."""
 
 
 class Op(ABC, Generic[P]):
@@ -23,11 +26,25 @@ class Op(ABC, Generic[P]):
     so that a whole training step can be captured in one CUDA graph.
 
     `name` is what the text of a view calls it. `on_load` says that it brings images of any size to
-    one size, so that it may run on each image where that is decoded.
+    one size, so that it may run on each image where that is decoded. The fields are the arguments,
+    each annotated with its range (see `setting_types`); a value that does not fit is refused.
     """
 
     name: ClassVar[str]
     on_load: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        """Convert the arguments; raise `LongTailedError` for one that does not fit."""
+        for name, annotation in argument_types(type(self)).items():
+            value = checked(f"{self.name}: {name}", annotation, getattr(self, name))
+            object.__setattr__(self, name, value)
+
+    def output_size(self, size: SideLengths | None) -> SideLengths | None:
+        """Return the size of the changed images for images of `size`; None if it is not known.
+
+        Raises `LongTailedError` if the operation makes no sense for images of that size.
+        """
+        return size
 
     def __call__(self, images: Tensor, generator: Generator) -> Tensor:
         """Return the changed images [N, 3, H', W']; the generator lives on their device."""
@@ -74,25 +91,8 @@ def replace_chosen(images: Tensor, changed: Tensor, chosen: Tensor) -> Tensor:
     return torch.cat((images, changed)).index_select(0, rows)
 
 
-def check_number(
-    op: str, name: str, value: float, low: float, high: float = math.inf, whole: bool = False
-) -> None:
-    """Return nothing; raise `LongTailedError` unless `value` is a number from `low` to `high`."""
-    kinds = (int,) if whole else (int, float)
-    right_kind = isinstance(value, kinds) and not isinstance(value, bool)
-    if not right_kind or not math.isfinite(value) or not low <= value <= high:
-        kind = "whole number" if whole else "number"
-        limits = f">= {low:g}" if high == math.inf else f"from {low:g} to {high:g}"
-        raise LongTailedError(f"{op}: {name} must be a {kind} {limits}, not {value!r}.")
-
-
-def checked_range(
-    op: str, name: str, value: Sequence[float], high: float = math.inf
-) -> tuple[float, float]:
-    """Return `value` as a pair; raise `LongTailedError` unless 0 < first <= second <= high."""
-    pair = tuple(value) if isinstance(value, tuple | list) else ()
-    numbers = len(pair) == 2 and all(isinstance(bound, int | float) for bound in pair)
-    if not numbers or not 0 < pair[0] <= pair[1] <= high or not math.isfinite(pair[1]):
-        limit = f" <= {high:g}" if high < math.inf else ""
-        raise LongTailedError(f"{op}: {name} must be (a, b) with 0 < a <= b{limit}, not {value!r}.")
-    return pair[0], pair[1]
+@functools.cache
+def argument_types(op: type[Op[Any]]) -> dict[str, Any]:
+    """Return the type of each argument of an operation, with its range."""
+    hints = get_type_hints(op, include_extras=True)
+    return {field.name: hints[field.name] for field in fields(op)}  # type: ignore[arg-type]

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
+from annotated_types import Le
 from torch import Generator, Tensor
 
 from longtailed.data.image_operation import DrawnOperations, Interpolation, Operation, value_of
-from longtailed.data.operation import Op, check_number, uniform
+from longtailed.data.operation import Op, uniform
 from longtailed.data.policy import apply_operations
+from longtailed.setting_types import NonNegative, Size
 
 
 @dataclass(frozen=True)
@@ -32,15 +34,10 @@ class RandAugment(Op[DrawnOperations]):
     but an identity, and a fixed strength.
     """
 
-    n: int = 2
-    m: float = 10
-    mstd: float = 0.5
+    n: Size = 2
+    m: Annotated[NonNegative, Le(10)] = 10
+    mstd: NonNegative = 0.5
     name: ClassVar[str] = "rand_augment"
-
-    def __post_init__(self) -> None:
-        check_number(self.name, "n", self.n, 1, whole=True)
-        check_number(self.name, "m", self.m, 0, 10)
-        check_number(self.name, "mstd", self.mstd, 0)
 
     def sample(self, shape: Sequence[int], generator: Generator) -> DrawnOperations:
         """Return the operations of each image, `Operation.IDENTITY` where one is left out."""

@@ -13,10 +13,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from itertools import islice
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import AfterValidator
 
 from longtailed.data.class_probabilities import class_probabilities
 from longtailed.data.imageset import IntArray
@@ -29,6 +30,7 @@ __all__ = [
     "EpochSampler",
     "InstanceSampler",
     "Sampler",
+    "SamplerName",
     "class_aware_sequence",
     "class_probabilities",
     "make_sampler",
@@ -255,6 +257,20 @@ SAMPLERS: dict[str, Callable[..., Sampler]] = {
 }
 
 
+def _known(name: str) -> str:
+    if name not in SAMPLERS:
+        raise unknown_name("sampler", name, SAMPLERS)
+    return name
+
+
+SamplerName = Annotated[str, AfterValidator(_known)]
+
+
+def sampler_options(kind: str) -> tuple[str, ...]:
+    """Return the names of a sampler's own options: "beta", "samples_per_class" or none."""
+    return {"class-aware": ("samples_per_class",), "effective-number": ("beta",)}.get(kind, ())
+
+
 def make_sampler(
     kind: str,
     labels: npt.ArrayLike,
@@ -273,6 +289,4 @@ def make_sampler(
     >>> len(make_sampler("class-balanced", [0, 0, 0, 1], num_classes=2, seed=0))
     4
     """
-    if kind not in SAMPLERS:
-        raise unknown_name("sampler", kind, SAMPLERS)
-    return SAMPLERS[kind](labels, num_classes, seed, rank, world_size, length, **options)
+    return SAMPLERS[_known(kind)](labels, num_classes, seed, rank, world_size, length, **options)

@@ -28,6 +28,7 @@ class Splits:
         workers: decoding processes of splits whose images are files.
         device: where batches are delivered.
         channels_last: memory format of the delivered images.
+        image_size: height and width that every view is to give; None: not known.
     """
 
     sets: Mapping[str, ImageSet]
@@ -38,6 +39,7 @@ class Splits:
     workers: int = 0
     channels_last: bool = True
     normalized_by: str = "data"
+    image_size: tuple[int, int] | None = None
     _statistics: tuple[tuple[float, ...], Tensor, Tensor] | None = field(
         default=None, init=False, repr=False
     )
@@ -48,6 +50,23 @@ class Splits:
         if name not in self.views:
             raise unknown_name("view", name, self.views)
         return self.views[name]
+
+    def check_view(self, name: str, split: str) -> None:
+        """Raise `LongTailedError` unless the view gives a split's images the size `image_size`."""
+        view, wanted = self.view(name), self.image_size
+        if wanted is None:
+            return
+        try:
+            size = view.output_size(self.imageset(split).stored_size)
+        except LongTailedError as error:
+            raise LongTailedError(f"the view {name!r} cannot be used: {error}") from None
+        if size != wanted:
+            given = "different sizes" if size is None else f"{size[0]} x {size[1]} pixels"
+            raise LongTailedError(
+                f"the view {name!r} ({view}) gives {split} images of {given}, but the network sees "
+                f"{wanted[0]} x {wanted[1]}; let it end at that size, for example with "
+                f"center_crop({min(wanted)}), or set image_size."
+            )
 
     def imageset(self, split: str) -> ImageSet:
         """Return the image set of a split."""

@@ -24,6 +24,7 @@ class Stream:
         views: names of the augmentations; each gives one image tensor of the batch. Without any
             a batch has labels and index only, and nothing is decoded.
         sampler: how images are drawn (see `longtailed.data.SAMPLERS`).
+        beta, samples_per_class: settings of the samplers that have them.
         split: the split that they come from.
         batch_size: images a batch; None means the run's batch size.
         sampler_start: until this part of the epochs (an int: until this epoch) the "instance"
@@ -34,6 +35,8 @@ class Stream:
 
     views: tuple[str, ...] = ("standard",)
     sampler: str = "instance"
+    beta: float = 0.9999
+    samples_per_class: int = 4
     split: str = "train"
     batch_size: int | None = None
     sampler_start: float = 0.0

@@ -14,7 +14,7 @@ from torch import Generator, Tensor
 from longtailed.data.augment import CenterCrop, Cutout, Flip, PadCrop, Resize, ResizedCrop
 from longtailed.data.auto_augment import AutoAugment
 from longtailed.data.color import ColorJitter, GaussianBlur, Grayscale
-from longtailed.data.operation import Op
+from longtailed.data.operation import Op, SideLengths
 from longtailed.data.rand_augment import RandAugment
 from longtailed.errors import LongTailedError, unknown_name
 
@@ -64,6 +64,16 @@ class View:
         for op in self.ops:
             images = op(images, generator)
         return images
+
+    def output_size(self, size: SideLengths | None) -> SideLengths | None:
+        """Return the size (height, width) of the changed images; None if that is not known.
+
+        `size` is that of the images, None if they have any. Raises `LongTailedError` for an
+        operation that makes no sense for the images that come to it.
+        """
+        for op in self.ops:
+            size = op.output_size(size)
+        return size
 
     @property
     def load_ops(self) -> tuple[AnyOp, ...]:

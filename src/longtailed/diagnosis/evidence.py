@@ -219,7 +219,7 @@ def neutral_features(
     "pixels".
     """
     spec = recipe.network
-    began = spec.pretrained or "weights" in spec.options or spec.init_from is not None
+    began = spec.brings_weights
     if wanted is None:
         wanted = "start" if began else PIXELS
     if wanted == PIXELS:

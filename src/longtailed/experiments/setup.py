@@ -140,7 +140,7 @@ def make_setup(
         network=NetworkSpec(name="resnet32" if paper else "resnet8"),
         stages=(_PAPER_STAGE if paper else _SMALL_STAGE,),
     )
-    changed = override(base, overrides)
+    changed = override(base, overrides, complete=False)  # the grid sets the rest
     fixed = {key: getattr(changed.data, key) for key in ("imbalance", "max_count", "counts")}
     given = [key for key, value in fixed.items() if value is not None]
     if given:

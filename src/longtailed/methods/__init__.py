@@ -5,12 +5,11 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_type_hints
 
-from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
-from longtailed.errors import LongTailedError, unknown_name
+from longtailed.errors import unknown_name
 from longtailed.methods.base import Method, Progress, Run
 from longtailed.methods.bcl import BalancedContrastive
 from longtailed.methods.concutmix import ConCutMix
@@ -28,7 +27,8 @@ from longtailed.methods.rotation import Rotation, rotate_batch
 from longtailed.methods.rsg import RSG, RSGLDAM, RSGFocal
 from longtailed.methods.tau_norm import TauNorm, tau_normalize
 from longtailed.nn import Network
-from longtailed.schedules import Position
+from longtailed.schedules import is_position
+from longtailed.setting_types import checked
 
 __all__ = [
     "ISDA",
@@ -138,21 +138,17 @@ def method_options(name: str) -> dict[str, tuple[Any, Any]]:
 
 
 def check_options(name: str, options: dict[str, Any]) -> dict[str, Any]:
-    """Return the options with their types converted; refuse an unknown one or a wrong type."""
+    """Return the options converted to their types.
+
+    Raises `LongTailedError` for an unknown option and for a value of a wrong type or out of range.
+    """
     known = method_options(name)
-    checked = {}
+    converted = {}
     for key, value in options.items():
         if key not in known:
             raise unknown_name(f"option of method '{name}'", key, known)
-        adapter: TypeAdapter[Any] = TypeAdapter(known[key][0])
-        try:
-            checked[key] = adapter.validate_python(value)
-        except ValidationError as error:
-            reason = error.errors()[0]["msg"]
-            raise LongTailedError(
-                f"option {key!r} of method '{name}' cannot be {value!r}: {reason}."
-            ) from None
-    return checked
+        converted[key] = checked(f"option {key!r} of method '{name}'", known[key][0], value)
+    return converted
 
 
 def never_begun(name: str, options: dict[str, Any], epochs: int) -> list[str]:
@@ -165,7 +161,7 @@ def never_begun(name: str, options: dict[str, Any], epochs: int) -> list[str]:
 def chosen_epochs(name: str, options: dict[str, Any]) -> dict[str, int]:
     """Return those options that say when something begins, and say it as an epoch's number."""
     known = method_options(name)
-    positions = [key for key in options if set(get_args(Position)) <= set(get_args(known[key][0]))]
+    positions = [key for key in options if is_position(known[key][0])]
     return {key: options[key] for key in positions if isinstance(options[key], int)}
 
 

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import torch
-from pydantic import Field
+from annotated_types import Ge
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
+from longtailed.data.samplers import SamplerName
 from longtailed.data.streams import Batch, Stream
 from longtailed.errors import LongTailedError
 from longtailed.losses import balanced_contrastive_loss, logit_adjusted_loss
@@ -17,15 +18,12 @@ from longtailed.losses.contrastive import MIN_TEMPERATURE
 from longtailed.losses.gathering import of_all_processes
 from longtailed.losses.inputs import full_precision
 from longtailed.methods.base import Method, Progress, head_kind
+from longtailed.methods.erm import SamplerBeta, SamplerStart, SamplesPerClass
 from longtailed.nn import Network, ProjectionHead
-from longtailed.schedules import Position
+from longtailed.setting_types import NonNegative, Positive, Real, Size
 
 PrototypeSource = Literal["class", "feature_rows_tiled"]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Temperature = Annotated[float, Field(ge=MIN_TEMPERATURE, allow_inf_nan=False)]
-Size = Annotated[int, Field(ge=1)]
+Temperature = Annotated[Real, Ge(MIN_TEMPERATURE)]
 
 
 class BalancedContrastive(Method):
@@ -59,7 +57,8 @@ class BalancedContrastive(Method):
         scale: multiplies the logits of a cosine head.
         gather: contrast the images of all processes.
         views: the classified view and the two contrasted ones.
-        sampler, sampler_start: how training images are drawn, and from when on.
+        sampler, sampler_start, beta, samples_per_class: how training images are drawn, and from
+            when on (see `CrossEntropy`).
     """
 
     adjusted_counts: Tensor
@@ -69,24 +68,30 @@ class BalancedContrastive(Method):
         network: Network,
         counts: Sequence[int] | Tensor,
         *,
-        tau: Finite = 1.0,
+        tau: Real = 1.0,
         temperature: Temperature = 0.1,
-        classifier_weight: Weight = 2.0,
-        contrastive_weight: Weight = 0.6,
+        classifier_weight: NonNegative = 2.0,
+        contrastive_weight: NonNegative = 0.6,
         hidden_dim: Size = 512,
         embedding_dim: Size = 128,
         prototype_source: PrototypeSource = "class",
         scale: Positive = 30.0,
         gather: bool = True,
         views: tuple[str, str, str] = ("strong", "sim", "sim"),
-        sampler: str = "instance",
-        sampler_start: Position = 0,
+        sampler: SamplerName = "instance",
+        sampler_start: SamplerStart = 0,
+        beta: SamplerBeta = 0.9999,
+        samples_per_class: SamplesPerClass = 4,
     ) -> None:
         super().__init__(network, counts)
         num_features, num_classes = network.backbone.num_features, len(self.class_counts)
         if num_classes < 2:
             raise LongTailedError(f"{type(self).__name__} needs at least two classes.")
-        self.streams = {"train": Stream(views, sampler=sampler, sampler_start=sampler_start)}
+        train = Stream(
+            views, sampler=sampler, sampler_start=sampler_start, beta=beta,
+            samples_per_class=samples_per_class,
+        )  # fmt: skip
+        self.streams = {"train": train}
         self.tau, self.temperature = tau, temperature
         self.classifier_weight, self.contrastive_weight = classifier_weight, contrastive_weight
         self.scale = scale if head_kind(network) == "cosine" else 1.0

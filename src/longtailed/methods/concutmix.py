@@ -6,22 +6,24 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from longtailed.data import class_probabilities
 from longtailed.data.mixing import MixedLabels, cutmix, soft_targets
+from longtailed.data.samplers import SamplerName
 from longtailed.data.streams import Batch, Stream
 from longtailed.errors import LongTailedError
 from longtailed.losses import semantic_mix_labels
 from longtailed.losses.semantic_mix import Normalizer
 from longtailed.methods.base import Progress
-from longtailed.methods.bcl import BalancedContrastive, Size, Weight
+from longtailed.methods.bcl import BalancedContrastive
 from longtailed.nn import Network
 from longtailed.schedules import Position
+from longtailed.setting_types import NonNegative, Not, Share, Size, UsedWith
 
-Probability = Annotated[float, Field(ge=0, le=1)]
 Prior = Literal["train", "mixed"]
+Mixed = UsedWith(mix_probability=Not(0))
+Semantic = UsedWith(omega=Not(0))
 PASTED = 77 / 240  # mean share of an image under the box: E[(w - w^2 / 4)^2], w^2 uniform in 0..1
 
 
@@ -70,20 +72,25 @@ class ConCutMix(BalancedContrastive):
         network: Network,
         counts: Sequence[int] | Tensor,
         *,
-        foreground: str = "class-balanced",
-        mix_probability: Probability = 0.5,
-        prior: Prior = "train",
-        per_sample: bool = False,
-        semantic_start: Position = 0.505,
-        omega: Weight | None = None,
-        normalizer: Normalizer = "sum",
-        top_k: Size | None = None,
-        normalized_distances: bool = False,
-        clamp: bool = True,
+        foreground: Annotated[SamplerName, Mixed] = "class-balanced",
+        mix_probability: Share = 0.5,
+        prior: Annotated[Prior, Mixed] = "train",
+        per_sample: Annotated[bool, Mixed] = False,
+        semantic_start: Annotated[Position, Semantic] = 0.505,
+        omega: Annotated[NonNegative | None, Mixed] = None,
+        normalizer: Annotated[Normalizer, Semantic] = "sum",
+        top_k: Annotated[Size | None, Semantic] = None,
+        normalized_distances: Annotated[bool, Semantic] = False,
+        clamp: Annotated[bool, Semantic] = True,
         **shared: Any,
     ) -> None:
         super().__init__(network, counts, **shared)
         self.num_classes = len(self.class_counts)
+        if top_k is not None and top_k > self.num_classes:
+            raise LongTailedError(
+                f"top_k={top_k} is more than the {self.num_classes} classes that an image may look "
+                "like; give at most as many, or leave it out."
+            )
         self.mix_probability, self.per_sample = mix_probability, per_sample
         if mix_probability > 0:
             first = self.streams["train"].views[0]

@@ -6,13 +6,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
+from pydantic import BeforeValidator
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from longtailed.data.mixing import mixup
+from longtailed.data.samplers import SamplerName
 from longtailed.data.streams import Batch, Stream
 from longtailed.losses import (
     class_balanced_weights,
@@ -26,8 +28,19 @@ from longtailed.losses.inputs import full_precision
 from longtailed.methods.base import Method, Progress
 from longtailed.nn import Network
 from longtailed.schedules import Position
+from longtailed.setting_types import BelowOne, NonNegative, Not, Positive, Real, Size, UsedWith
 
-Weighting = Literal["none", "class-balanced", "inverse"]
+
+def _none_by_name(value: Any) -> Any:
+    return "none" if value is None else value  # `weighting=none` on the command line is None
+
+
+Weighting = Annotated[Literal["none", "class-balanced", "inverse"], BeforeValidator(_none_by_name)]
+WeightingStart = Annotated[Position, UsedWith(weighting=Not("none"))]
+Beta = Annotated[BelowOne, UsedWith(weighting=("class-balanced",), sampler=("effective-number",))]
+SamplerBeta = Annotated[BelowOne, UsedWith(sampler=("effective-number",))]
+SamplerStart = Annotated[Position, UsedWith(sampler=Not("instance"))]
+SamplesPerClass = Annotated[Size, UsedWith(sampler=("class-aware",))]
 
 
 class CrossEntropy(Method):
@@ -38,12 +51,13 @@ class CrossEntropy(Method):
         counts: training images per class [C].
         weighting: class weights: "none", "class-balanced" (effective number, arXiv 1901.05555)
             or "inverse" (1 / count).
-        beta: the effective number's beta.
+        beta: the effective number's beta, of the weights and of the "effective-number" sampler.
         weighting_start: when the weights begin (an epoch or a fraction of the run); before, all
             are 1. 0.8 gives deferred re-weighting, DRW (arXiv 1906.07413).
         sampler: how training images are drawn (see `longtailed.data.SAMPLERS`).
         sampler_start: when that sampler begins; before, plain shuffling. A late start gives
             deferred re-sampling, DRS.
+        samples_per_class: how many images in a row the "class-aware" sampler takes of a class.
     """
 
     term: ClassVar[str] = "cross_entropy"
@@ -55,13 +69,18 @@ class CrossEntropy(Method):
         counts: Sequence[int] | Tensor,
         *,
         weighting: Weighting = "none",
-        beta: float = 0.9999,
-        weighting_start: Position = 0,
-        sampler: str = "instance",
-        sampler_start: Position = 0,
+        beta: Beta = 0.9999,
+        weighting_start: WeightingStart = 0,
+        sampler: SamplerName = "instance",
+        sampler_start: SamplerStart = 0,
+        samples_per_class: SamplesPerClass = 4,
     ) -> None:
         super().__init__(network, counts)
-        self.streams = {"train": Stream(sampler=sampler, sampler_start=sampler_start)}
+        train = Stream(
+            sampler=sampler, sampler_start=sampler_start, beta=beta,
+            samples_per_class=samples_per_class,
+        )  # fmt: skip
+        self.streams = {"train": train}
         self.weighting_start = weighting_start
         weights = torch.ones(len(self.class_counts))
         if weighting == "class-balanced":
@@ -96,7 +115,7 @@ class Focal(CrossEntropy):
         network: Network,
         counts: Sequence[int] | Tensor,
         *,
-        gamma: float = 1.0,
+        gamma: NonNegative = 1.0,
         **shared: Any,
     ) -> None:
         super().__init__(network, counts, **shared)
@@ -122,8 +141,8 @@ class LDAM(CrossEntropy):
         network: Network,
         counts: Sequence[int] | Tensor,
         *,
-        max_margin: float = 0.5,
-        scale: float = 30.0,
+        max_margin: NonNegative = 0.5,
+        scale: Positive = 30.0,
         **shared: Any,
     ) -> None:
         super().__init__(network, counts, **shared)
@@ -152,11 +171,16 @@ class LogitAdjustment(CrossEntropy):
         network: Network,
         counts: Sequence[int] | Tensor,
         *,
-        tau: float = 1.0,
-        sampler: str = "instance",
-        sampler_start: Position = 0,
+        tau: Real = 1.0,
+        sampler: SamplerName = "instance",
+        sampler_start: SamplerStart = 0,
+        beta: SamplerBeta = 0.9999,
+        samples_per_class: SamplesPerClass = 4,
     ) -> None:
-        super().__init__(network, counts, sampler=sampler, sampler_start=sampler_start)
+        super().__init__(
+            network, counts, sampler=sampler, sampler_start=sampler_start, beta=beta,
+            samples_per_class=samples_per_class,
+        )  # fmt: skip
         self.tau = tau
 
     def criterion(self, logits: Tensor, labels: Tensor, weights: Tensor | None) -> Tensor:
@@ -177,7 +201,7 @@ class Mixup(CrossEntropy):
         network: Network,
         counts: Sequence[int] | Tensor,
         *,
-        alpha: float = 1.0,
+        alpha: Positive = 1.0,
         **shared: Any,
     ) -> None:
         super().__init__(network, counts, **shared)

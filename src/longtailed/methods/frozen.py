@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from longtailed.data.streams import Batch, Stream
+from longtailed.data.samplers import SamplerName
+from longtailed.data.streams import Batch
 from longtailed.errors import LongTailedError
 from longtailed.losses.inputs import full_precision
 from longtailed.methods.base import Progress, Run
@@ -51,7 +53,7 @@ class FrozenBackbone(CrossEntropy):
         *,
         features: Features = "cached",
         batch_norm: BatchNorm = "eval",
-        sampler: str = "class-aware",
+        sampler: SamplerName = "class-aware",
         **shared: Any,
     ) -> None:
         super().__init__(network, counts, sampler=sampler, **shared)
@@ -62,9 +64,7 @@ class FrozenBackbone(CrossEntropy):
             )
         self.caches, self.frozen_backbone = features == "cached", batch_norm == "eval"
         if self.caches:
-            stream = self.streams["train"]
-            start = stream.sampler_start
-            self.streams = {"train": Stream(views=(), sampler=sampler, sampler_start=start)}
+            self.streams = {"train": replace(self.streams["train"], views=())}
         self.network.backbone.requires_grad_(False)
 
     def train(self, mode: bool = True) -> FrozenBackbone:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
@@ -17,10 +16,12 @@ from longtailed.methods.base import Progress
 from longtailed.methods.erm import CrossEntropy
 from longtailed.nn import CosineHead, Network
 from longtailed.schedules import Position
+from longtailed.setting_types import NonNegative, Positive, UsedWith
 
 Criterion = Literal["ce", "ldam", "focal"]
 Covariance = Literal["full", "diagonal"]
-Strength = Annotated[float, Field(ge=0)]
+MaxMargin = Annotated[NonNegative, UsedWith(criterion=("ldam",))]
+Gamma = Annotated[NonNegative, UsedWith(criterion=("focal",))]
 
 
 class ISDA(CrossEntropy):
@@ -56,13 +57,13 @@ class ISDA(CrossEntropy):
         network: Network,
         counts: Sequence[int] | Tensor,
         *,
-        strength: Strength = 0.5,
+        strength: NonNegative = 0.5,
         start: Position = 0,
         covariance: Covariance = "full",
         criterion: Criterion = "ce",
-        max_margin: float = 0.5,
-        scale: float = 1.0,
-        gamma: float = 2.0,
+        max_margin: MaxMargin = 0.5,
+        scale: Positive = 1.0,
+        gamma: Gamma = 2.0,
         **shared: Any,
     ) -> None:
         super().__init__(network, counts, **shared)

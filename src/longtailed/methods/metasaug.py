@@ -7,20 +7,21 @@ from contextlib import nullcontext
 from typing import Annotated, Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
 from longtailed.data.streams import Batch, Stream
 from longtailed.errors import LongTailedError
 from longtailed.methods.base import Progress, Run
 from longtailed.methods.erm import Weighting
-from longtailed.methods.isda import ISDA, Covariance, Criterion, Strength
+from longtailed.methods.isda import ISDA, Covariance, Criterion, Gamma, MaxMargin
 from longtailed.methods.meta_gradient import classifier_meta_gradient, gradient_from_logits
 from longtailed.methods.tangents import ConvolutionRecord
 from longtailed.nn import LinearHead, Network
 from longtailed.schedules import Position
+from longtailed.setting_types import BelowOne, NonNegative, Not, Positive, Size, UsedWith
 
 MetaStep = Literal["exact", "normalized", "off"]
+ByMeta = UsedWith(meta=Not("off"))
 
 
 class MetaSAug(ISDA):
@@ -71,24 +72,24 @@ class MetaSAug(ISDA):
         network: Network,
         counts: Sequence[int] | Tensor,
         *,
-        strength: Strength = 0.25,
+        strength: NonNegative = 0.25,
         start: Position = 0.8,
         covariance: Covariance = "full",
         criterion: Criterion = "ce",
-        max_margin: float = 0.5,
-        scale: float = 1.0,
-        gamma: float = 2.0,
+        max_margin: MaxMargin = 0.5,
+        scale: Positive = 1.0,
+        gamma: Gamma = 2.0,
         weighting: Weighting = "class-balanced",
-        beta: float = 0.9999,
+        beta: Annotated[BelowOne, UsedWith(weighting=("class-balanced",))] = 0.9999,
         meta: MetaStep = "exact",
-        meta_lr: float = 0.1,
-        inner_lr_factor: float = 1.0,
-        persist: bool = False,
-        clamp: bool = False,
+        meta_lr: Annotated[NonNegative, ByMeta] = 0.1,
+        inner_lr_factor: Annotated[NonNegative, ByMeta] = 1.0,
+        persist: Annotated[bool, ByMeta] = False,
+        clamp: Annotated[bool, ByMeta] = False,
         statistics: Literal["after", "before"] = "after",
         trainable: Literal["network", "classifier"] = "network",
-        meta_batch_size: Annotated[int, Field(ge=1)] | None = None,
-        meta_view: str = "standard",
+        meta_batch_size: Annotated[Size | None, ByMeta] = None,
+        meta_view: Annotated[str, ByMeta] = "standard",
     ) -> None:
         super().__init__(
             network, counts, strength=strength, start=start, covariance=covariance,

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from typing import Annotated
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
@@ -18,10 +16,7 @@ from longtailed.losses.inputs import full_precision
 from longtailed.methods.base import Method, Progress, Run
 from longtailed.methods.rotation import Images
 from longtailed.nn import Network
-
-Size = Annotated[int, Field(ge=1)]
-Positive = Annotated[float, Field(gt=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
+from longtailed.setting_types import Positive, Share, Size
 
 
 def moco_logits(query: Tensor, key: Tensor, queue: Tensor, temperature: float) -> Tensor:
@@ -77,7 +72,8 @@ class MoCo(Method):
         momentum: m.
         temperature: divides the logits.
         embedding_dim: d.
-        key_groups: groups in which a process's keys are normalised; 1 for one batch.
+        key_groups: groups in which a process's keys are normalised, of equal size and at least two
+            images; 1 for one batch.
         images: the split whose images are used: "train" or "unlabelled".
         views: the augmentations of the query and of the key.
     """
@@ -144,12 +140,19 @@ class MoCo(Method):
                 f"a queue of {size} keys cannot be filled with batches of {batch}; set queue_size "
                 f"to a multiple of {batch}."
             )
+        groups = self.key_groups
+        if groups > 1 and (images % groups or images < 2 * groups):
+            fitting = [str(k) for k in range(1, images // 2 + 1) if images % k == 0] or ["1"]
+            raise LongTailedError(
+                f"{images} images of a batch cannot be normalised in {groups} equal groups of at "
+                f"least two; set key_groups to one of {', '.join(fitting)}."
+            )
 
     @torch.no_grad()
     def _encode_keys(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Return the keys [N, d]; batch-norm sees the images in random groups."""
         order = torch.rand(len(images), generator=generator, device=generator.device).argsort()
-        groups = max(1, min(self.key_groups, len(images) // 2))  # of at least two images
+        groups = max(1, min(self.key_groups, len(images) // 2))  # fewer in a partial batch
         keys = [self.key_encoder(part) for part in images[order].tensor_split(groups)]
         return torch.cat(keys)[order.argsort()]
 

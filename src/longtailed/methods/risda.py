@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import Field
+from annotated_types import Le
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
@@ -17,7 +17,7 @@ from longtailed.losses.covariance import without_autocast
 from longtailed.losses.gathering import of_all_processes
 from longtailed.methods.base import Progress, Run
 from longtailed.methods.erm import Weighting
-from longtailed.methods.isda import ISDA, Covariance, Strength
+from longtailed.methods.isda import ISDA, Covariance
 from longtailed.methods.relations import (
     count_predictions,
     relation_shares,
@@ -25,8 +25,14 @@ from longtailed.methods.relations import (
 )
 from longtailed.nn import Network
 from longtailed.schedules import Position, epoch_at
+from longtailed.setting_types import BelowOne, Index, NonNegative, UsedWith, whole_or_share
 
-HeadClasses = Annotated[int, Field(ge=1, strict=True)] | Annotated[float, Field(gt=0, lt=1)]
+HeadClasses = Annotated[
+    int | float,
+    whole_or_share(
+        1, 1, "a number of classes, a whole number from 1 on, or a share of them below 1"
+    ),
+]
 SHIFTS = {"reference": 2.0, "paper": 1.0, "off": 0.0}
 
 
@@ -77,8 +83,8 @@ class RISDA(ISDA):
         network: Network,
         counts: Sequence[int] | Tensor,
         *,
-        alpha: Strength = 1.0,
-        beta: Strength = 0.5,
+        alpha: NonNegative = 1.0,
+        beta: NonNegative = 0.5,
         start: Position = 0.8,
         covariance: Covariance = "full",
         head_classes: HeadClasses = 0.2,
@@ -86,10 +92,10 @@ class RISDA(ISDA):
         rectify: bool = False,
         persist: bool = True,
         graph: Literal["running", "last", "best"] = "running",
-        decimals: int | None = 2,
+        decimals: Annotated[Index, Le(15)] | None = 2,
         freeze_start: Position | None = None,
         weighting: Weighting = "class-balanced",
-        weighting_beta: float = 0.9999,
+        weighting_beta: Annotated[BelowOne, UsedWith(weighting=("class-balanced",))] = 0.9999,
     ) -> None:
         super().__init__(
             network, counts, strength=beta, start=start, covariance=covariance,

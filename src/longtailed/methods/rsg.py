@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from annotated_types import Gt, MinLen
 from torch import Tensor
 
 from longtailed.data.streams import Batch
@@ -22,6 +23,18 @@ from longtailed.methods.rare_sample_generator import (
 from longtailed.methods.rare_sample_pairs import same_class_pairs
 from longtailed.nn import Network
 from longtailed.schedules import Position
+from longtailed.setting_types import (
+    BelowOne,
+    Distinct,
+    Index,
+    NonNegative,
+    Positive,
+    Size,
+    UsedWith,
+)
+
+HeadClasses = Annotated[tuple[Index, ...], MinLen(1), Distinct]
+HeadRatio = Annotated[BelowOne, Gt(0), UsedWith(head_classes=(None,))]
 
 
 class RSG(CrossEntropy):
@@ -73,18 +86,18 @@ class RSG(CrossEntropy):
         network: Network,
         counts: Sequence[int] | Tensor,
         *,
-        before_stage: int | None = None,
-        head_ratio: float = 0.2,
-        head_classes: tuple[int, ...] | None = None,
+        before_stage: Size | None = None,
+        head_ratio: HeadRatio = 0.2,
+        head_classes: HeadClasses | None = None,
         generate_start: Position = 0.8,
-        num_centers: int = 15,
-        contrastive_dim: int = 256,
-        strength: float = 1.0,
+        num_centers: Size = 15,
+        contrastive_dim: Size = 256,
+        strength: Positive = 1.0,
         layout: Layout = "channels",
         reduction: Reduction = "sum",
         freeze_contrastive: bool = True,
-        cesc_weight: float = 0.1,
-        mv_weight: float = 0.01,
+        cesc_weight: NonNegative = 0.1,
+        mv_weight: NonNegative = 0.01,
         decay_centers: bool = True,
         padded: bool = False,
         **shared: Any,

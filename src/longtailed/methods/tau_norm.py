@@ -6,15 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from longtailed.errors import LongTailedError
 from longtailed.methods.base import Method, Run
 from longtailed.nn import Network
+from longtailed.setting_types import NonNegative, UsedWith
 
 Select = Literal["holdout", "train"]
-Tau = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 GRID = tuple(step / 10 for step in range(21))  # what tau is chosen from
 ENOUGH = 4  # held-out images a class, on average, to choose from
 
@@ -58,8 +57,8 @@ class TauNorm(Method):
         network: Network,
         counts: Sequence[int] | Tensor,
         *,
-        tau: Tau | None = None,
-        select: Select = "holdout",
+        tau: NonNegative | None = None,
+        select: Annotated[Select, UsedWith(tau=(None,))] = "holdout",
     ) -> None:
         super().__init__(network, counts)
         self.select = None if tau is not None else select

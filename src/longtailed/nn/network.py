@@ -18,6 +18,7 @@ from longtailed.nn.cifar_resnet import CIFAR_RESNETS, CifarResNet, kaiming_initi
 from longtailed.nn.cifar_resnext import CIFAR_RESNEXTS, CifarResNeXt
 from longtailed.nn.heads import HEADS, CosineHead, LinearHead
 from longtailed.nn.timm_backbone import TimmBackbone, timm_names
+from longtailed.setting_types import Positive, checked
 
 TIMM_PREFIX = "timm:"
 HEAD_INITS = ("auto", "default", "kaiming")
@@ -171,6 +172,9 @@ def _build_backbone(
         if unknown:
             raise LongTailedError(f"{name} has no option {unknown[0]!r}; it takes only 'width'.")
         backbone, depth = SMALL_NETWORKS[name]
+        options = {
+            key: checked(f"option {key!r} of {name}", Positive, v) for key, v in options.items()
+        }
         return backbone(depth, **options)
     timm_name = name.removeprefix(TIMM_PREFIX)
     known = timm_names()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from longtailed import optim
 from longtailed.methods import method_class
 from longtailed.optim import Optimizer
 from longtailed.recipes.override import override
@@ -14,7 +15,7 @@ from longtailed.schedules import Schedule
 FILE_SUFFIXES = {".txt", ".lst", ".csv", ".tsv", ".parquet"}
 FROM_SCRATCH: dict[str, Any] = {
     "epochs": 200,
-    "optimizer": Optimizer(lr=0.1, weight_decay=2e-4),
+    "optimizer": Optimizer(**optim.FROM_SCRATCH["sgd"]),
     "schedule": Schedule(kind="step", warmup=0.025, milestones=(0.8, 0.9), gamma=0.01),
 }
 """LDAM-DRW's training of ResNet-32 on CIFAR (arXiv 1906.07413), in fractions of the run."""
@@ -22,10 +23,10 @@ FROM_SCRATCH: dict[str, Any] = {
 FINE_TUNING: dict[str, Any] = {
     "epochs": 30,
     "batch_size": 64,
-    "optimizer": Optimizer(lr=0.01, weight_decay=1e-4, nesterov=True),
+    "optimizer": Optimizer(**optim.FINE_TUNING["sgd"]),
     "schedule": Schedule(kind="cosine", warmup=0.05),
 }
-"""A cautious start for a pretrained backbone on an own folder of images."""
+"""A cautious start for a backbone that is trained already, on an own folder of images."""
 
 
 def compose(
@@ -34,15 +35,15 @@ def compose(
     network: str = "resnet32",
     imbalance: float | None = None,
     *,
-    pretrained: bool = False,
+    fine_tuning: bool = False,
 ) -> Recipe:
     """Return a recipe for any data, method and network with the field's usual settings.
 
-    `pretrained` says that the network brings weights of its own, which are then trained gently.
+    `fine_tuning` says that the network starts from trained weights, which are then changed gently.
     Raises `LongTailedError` for a bad value.
     """
     method_class(method)
-    settings = FINE_TUNING if pretrained else FROM_SCRATCH
+    settings = FINE_TUNING if fine_tuning else FROM_SCRATCH
     path = Path(source)
     stem = (path.stem if path.suffix in FILE_SUFFIXES else path.name) or "data"
     ratio = "" if imbalance is None else f"-{imbalance:g}"

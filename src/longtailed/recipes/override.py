@@ -7,11 +7,13 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from longtailed.errors import LongTailedError, unknown_name
 from longtailed.methods import method_options
-from longtailed.recipes.recipe import Recipe, Stage, load_recipe
+from longtailed.optim import FINE_TUNING, FROM_SCRATCH
+from longtailed.recipes.recipe import NetworkSpec, Recipe, Stage, load_recipe
+from longtailed.setting_types import UsedWith, used_with
 
 Path = tuple[str | int, ...]
 
@@ -19,31 +21,90 @@ SHORT: dict[str, Path] = {"data": ("data", "source"), "stages": ("stages",)}
 NAMES = ("name", "kind")  # what a part of a recipe is called by: network=resnet18, schedule=cosine
 
 
-def override(recipe: Recipe, assignments: Sequence[str] | Mapping[str, Any]) -> Recipe:
-    """Return the recipe with `key=value` texts, or a mapping of keys to values, applied.
+def override(
+    recipe: Recipe, *assignments: Sequence[str] | Mapping[str, Any], complete: bool = True
+) -> Recipe:
+    """Return the recipe with `key=value` texts, or mappings of keys to values, applied.
 
     A key is a full path ("data.imbalance", "stages.0.optimizer.lr") or its last part where only
     one place has it ("imbalance", "lr"); in a recipe of several stages a stage's key needs its
     number ("stages.1.epochs", or "1.epochs"). Options of a stage's method ("gamma", "1.gamma") need
     no prefix. "stages" takes the list of all stages. Values are Python literals; anything else is
-    text; "none" is None.
+    text; "none" is None. A stage that gets another optimiser gets that one's usual settings, but
+    for those that are given, too.
 
-    Raises `LongTailedError` for an unknown or ambiguous key (naming the nearest) or a bad value.
+    Raises `LongTailedError` for an unknown or ambiguous key (naming the nearest), a bad value, a
+    setting given twice with different values, and one that has no effect beside the others
+    (unless more will be set: `complete` False).
     """
     values = recipe.model_dump(mode="json")
-    if isinstance(assignments, Mapping):
-        pairs = [(str(key).replace("-", "_"), _plain(v)) for key, v in assignments.items()]
-    else:
-        pairs = [_split(text) for text in assignments]
+    given: dict[Path, Any] = {}
     # The stages and then their methods come first: they decide which other keys exist.
+    pairs = [pair for group in assignments for pair in _pairs(group)]
     for key, value in sorted(pairs, key=lambda p: (p[0] != "stages", not p[0].endswith("method"))):
         path = _resolve(key, values)
+        first = given.setdefault(path, value)
+        if first != value and str(first) != str(value):
+            place = ".".join(map(str, path))
+            raise LongTailedError(
+                f"{place} is given twice, as {first!r} and as {value!r}; give it once."
+            )
         if path[-1] == "method" and value != _get(values, path):
             _set(values, (*path[:-1], "options"), {})
         _set(values, path, value)
         if path == ("stages",):
             values = load_recipe(values).model_dump(mode="json")
-    return load_recipe(values)
+    for number, stage in enumerate(recipe.stages if ("stages",) not in given else ()):
+        _follow_optimizer(stage.optimizer.name, number, values, given)
+    changed = load_recipe(values)
+    for path in given if complete else ():
+        _check_effect(path, changed)
+    return changed
+
+
+def _follow_optimizer(before: str, number: int, values: Any, given: Mapping[Path, Any]) -> None:
+    """Give a stage whose optimiser is another one its usual settings, where none are given."""
+    place: Path = ("stages", number, "optimizer")
+    optimizer = _get(values, place)
+    if optimizer["name"] == before:
+        return
+    try:
+        fine_tuning = NetworkSpec.model_validate(values["network"]).brings_weights
+    except ValidationError:
+        return  # the whole recipe will be refused
+    usual = (FINE_TUNING if fine_tuning else FROM_SCRATCH).get(str(optimizer["name"]), {})
+    kept = ("name", "decay_norm_and_bias")
+    own = {key: v for key, v in optimizer.items() if key in kept or (*place, key) in given}
+    _set(values, place, {**usual, **own})
+
+
+def _check_effect(path: Path, recipe: Recipe) -> None:
+    """Raise `LongTailedError` if a given setting has no effect beside the others of the recipe."""
+    parents, name = path[:-1], str(path[-1])
+    section: Any = recipe
+    for part in parents:
+        section = section[part] if isinstance(part, int) else getattr(section, part, None)
+    if isinstance(section, BaseModel):
+        field = type(section).model_fields[name]
+        needs = next((part for part in field.metadata if isinstance(part, UsedWith)), None)
+        settings, default = dict(section), field.default
+    elif parents[0] == "stages":  # its method's options
+        options = method_options(recipe.stages[int(parents[1])].method)
+        annotation, default = options[name]
+        needs = used_with(annotation)
+        settings = {key: preset for key, (_, preset) in options.items()} | section
+    else:
+        return
+    unmet = needs.unmet(settings) if needs and settings[name] != default else None
+    if unmet:
+        place = ".".join(map(str, path))
+        raise LongTailedError(f"{place} has no effect, because {unmet} there; leave it out.")
+
+
+def _pairs(assignments: Sequence[str] | Mapping[str, Any]) -> list[tuple[str, Any]]:
+    if isinstance(assignments, Mapping):
+        return [(str(key).replace("-", "_"), _plain(v)) for key, v in assignments.items()]
+    return [_split(text) for text in assignments]
 
 
 def _split(text: str) -> tuple[str, Any]:

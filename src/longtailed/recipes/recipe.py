@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
+from annotated_types import Ge, Lt, MinLen
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from longtailed.capture import Capture
@@ -19,6 +20,17 @@ from longtailed.job import FitOptions
 from longtailed.methods import check_options, method_class
 from longtailed.metrics import Grouping
 from longtailed.recipes.similar import Similar
+from longtailed.setting_types import (
+    Index,
+    Not,
+    Positive,
+    Real,
+    Size,
+    UsedWith,
+    Whole,
+    reason_of,
+    whole_or_share,
+)
 
 # Settings that change no result: how a recipe is called and executed, and where its files lie. What
 # the files hold is compared when a run is taken up again (see `longtailed.rundir`).
@@ -28,6 +40,14 @@ ACCESS = ("root", "val_list", "test_list", "download", "workers", "on_bad_image"
 FILES = "files"  # in place of a path, wherever it leads
 REST = "rest"  # unlabelled images: those that subsampling left out
 _Section = TypeVar("_Section", bound=BaseModel)
+
+Ratio = Annotated[Real, Ge(1)]
+HeldOut = Annotated[
+    int | float,
+    whole_or_share(
+        0, 0.5, "images of each class, a whole number from 0 on, or a share of it from 0.0 to 0.5"
+    ),
+]
 
 
 class Data(BaseModel):
@@ -90,35 +110,28 @@ class Data(BaseModel):
     class_names: tuple[str, ...] | str | None = None
     split_by: str | None = None
     split_by_pattern: str | None = None
-    imbalance: float | None = Field(default=None, ge=1)
-    profile: Literal["exp", "step"] = "exp"
-    max_count: int | None = Field(default=None, ge=1)
-    counts: tuple[Annotated[int, Field(ge=1)], ...] | None = Field(default=None, min_length=1)
+    imbalance: Ratio | None = None
+    profile: Annotated[Literal["exp", "step"], UsedWith(imbalance=Not(None))] = "exp"
+    max_count: Annotated[Size | None, UsedWith(imbalance=Not(None))] = None
+    counts: Annotated[tuple[Size, ...], MinLen(1)] | None = None
     similar: Similar = Similar()
-    subset_seed: int = Field(default=0, ge=0, lt=2**32)
+    subset_seed: Annotated[Index, Lt(2**32)] = 0
     selection: Literal["shuffle", "first"] = "shuffle"
-    holdout: int | float | None = Field(default=None, ge=0)
-    meta_per_class: int | None = Field(default=None, ge=1)
+    holdout: HeldOut | None = None
+    meta_per_class: Size | None = None
     meta_source: Literal["train", "shared", "val"] = "train"
     unlabelled: str | None = None
-    unlabelled_imbalance: float | None = Field(default=None, ge=1)
+    unlabelled_imbalance: Annotated[Ratio | None, UsedWith(unlabelled=Not(None))] = None
     eval_split: str | None = None
-    image_size: int | None = Field(default=None, ge=8)
+    image_size: Annotated[Whole, Ge(8)] | None = None
     views: dict[str, str] = {}
-    mean: tuple[float, float, float] | None = None
-    std: tuple[float, float, float] | None = None
+    mean: tuple[Real, Real, Real] | None = None
+    std: tuple[Positive, Positive, Positive] | None = None
     storage: Literal["auto", "memory", "disk"] = "auto"
-    workers: int | None = Field(default=None, ge=0)
+    workers: Index | None = None
     on_bad_image: Literal["error", "skip"] = "error"
     exif: Literal["apply", "ignore"] = "apply"
     verify: Verify = "auto"
-
-    @field_validator("holdout")
-    @classmethod
-    def _share(cls, value: int | float | None) -> int | float | None:
-        if isinstance(value, float) and value >= 1:
-            raise ValueError("a share of each class must be below 1; give images as an integer")
-        return value
 
     @field_validator("split_by_pattern")
     @classmethod
@@ -147,9 +160,15 @@ class Data(BaseModel):
     def _statistics(self) -> Data:
         if (self.mean is None) != (self.std is None):
             raise ValueError("mean and std go together; give both or neither")
-        if self.std is not None and min(self.std) <= 0:
-            raise ValueError("each std must be above 0")
         return self
+
+    @field_validator("views", mode="before")
+    @classmethod
+    def _without_none(cls, value: Any) -> Any:
+        """Leave out a view that is none, so that `views.sim=none` takes it out of a recipe."""
+        if not isinstance(value, dict):
+            return value
+        return {name: text for name, text in value.items() if text is not None}
 
     @field_validator("views")
     @classmethod
@@ -174,6 +193,11 @@ class NetworkSpec(BaseModel):
     pretrained: bool = False
     init_from: str | None = None
     options: dict[str, Any] = {}
+
+    @property
+    def brings_weights(self) -> bool:
+        """Whether the backbone starts from trained weights."""
+        return self.pretrained or self.init_from is not None or "weights" in self.options
 
     @field_validator("options")
     @classmethod
@@ -217,7 +241,7 @@ class Recipe(BaseModel):
     data: Data = Data()
     network: NetworkSpec = NetworkSpec()
     stages: tuple[Stage, ...] = Field(default=(Stage(),), min_length=1)
-    seed: int = Field(default=0, ge=0, lt=2**63)
+    seed: Annotated[Index, Lt(2**63)] = 0
     precision: Literal["auto", "32", "bf16"] = "auto"
     channels_last: bool = True
     capture: Capture = "auto"
@@ -326,8 +350,6 @@ def _first_problem(error: ValidationError) -> str:
     where = ".".join(str(part) for part in first["loc"]) or "the recipe"
     if first["type"] == "extra_forbidden":
         return f"the recipe has no key {where!r}."
-    message = first["msg"].removeprefix("Value error, ")
-    message = message[0].lower() + message[1:] if message else "invalid value"
     if isinstance(first["input"], dict):  # the whole section would hide the reason
-        return f"{where}: {message.rstrip('.')}."
-    return f"{where} cannot be {first['input']!r}: {message.rstrip('.')}."
+        return f"{where}: {reason_of(error)}."
+    return f"{where} cannot be {first['input']!r}: {reason_of(error)}."

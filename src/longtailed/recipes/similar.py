@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from annotated_types import MinLen
+from pydantic import BaseModel, ConfigDict, field_validator
+
+from longtailed.setting_types import Distinct, Index, Not, Share, UsedWith
+
+Changed = UsedWith(fraction=Not(0))
 
 
 class Similar(BaseModel):
@@ -23,16 +28,17 @@ class Similar(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    fraction: float = Field(default=0.0, ge=0, le=1)
-    head_weight: float = Field(default=0.2, ge=0, le=1)
-    head_classes: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(0,), min_length=1)
-    tail_class: Annotated[int, Field(ge=0)] | Literal["noise"] | None = None
-    mode: Literal["replace", "append"] = "replace"
-    rounding: Literal["trunc", "round"] = "trunc"
+    fraction: Share = 0.0
+    head_weight: Annotated[Share, Changed] = 0.2
+    head_classes: Annotated[tuple[Index, ...], MinLen(1), Distinct, Changed] = (0,)
+    tail_class: Annotated[Index | Literal["noise"] | None, Changed] = None
+    mode: Annotated[Literal["replace", "append"], Changed] = "replace"
+    rounding: Annotated[Literal["trunc", "round"], Changed] = "trunc"
 
     @field_validator("tail_class", mode="before")
     @classmethod
     def _number_or_noise(cls, value: Any) -> Any:
-        if isinstance(value, str) and value != "noise" and not value.isdecimal():
-            raise ValueError("give the number of a class or noise")
+        named = isinstance(value, str) and value != "noise" and not value.isdecimal()
+        if named or isinstance(value, bool | float) or (isinstance(value, int) and value < 0):
+            raise ValueError("give the number of a class, counted from 0, or noise")
         return value
