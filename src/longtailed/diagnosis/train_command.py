@@ -41,14 +41,17 @@ def train_command(recipe: Recipe, out: str | None = None) -> str:
 
 def _composed(recipe: Recipe) -> tuple[list[str], dict[str, Any]]:
     """Return the words that name data, method and network, and what `as_recipe` makes of them."""
-    data, method = recipe.data, recipe.stages[-1].method
-    words = ["--data", data.source, "--method", method, "--network", recipe.network.name]
-    options: dict[str, Any] = {"data": data.source, "method": method}
-    options["network"] = recipe.network.name
-    if data.imbalance is not None:
-        words += ["--imbalance", f"{data.imbalance:g}"]
-        options["imbalance"] = float(words[-1])
+    options: dict[str, Any] = {"data": recipe.data.source, "network": recipe.network.name}
+    if len(recipe.stages) == 1:  # several are said as a list, which holds their methods
+        options["method"] = recipe.stages[0].method
+    if recipe.data.imbalance is not None:
+        options["imbalance"] = recipe.data.imbalance
+    words = [word for key, value in options.items() for word in (f"--{key}", _text(value))]
     return words, options
+
+
+def _text(value: str | float) -> str:
+    return str(value).removesuffix(".0") if isinstance(value, float) else value
 
 
 def _assignments(recipe: Recipe, options: dict[str, Any]) -> list[str] | None:
