@@ -229,7 +229,9 @@ def data(
     from longtailed.data.sources.names import canonical_split
     from longtailed.loading import check_train_classes
 
-    def load(name: str, **groups: str | None) -> ImageSet:
+    def load(
+        name: str, split_by: str | None = None, split_by_pattern: str | None = None
+    ) -> ImageSet:
         return load_imageset(
             source,
             name,
@@ -239,10 +241,11 @@ def data(
             class_names=class_names,
             on_bad_image=on_bad_image,
             download=download,
-            **groups,
+            split_by=split_by,
+            split_by_pattern=split_by_pattern,
         )
 
-    imageset = load(split, split_by=split_by, split_by_pattern=split_by_pattern)
+    imageset = load(split, split_by, split_by_pattern)
     if imbalance is not None:
         imageset = make_long_tailed(imageset, imbalance, profile=profile)
     description = describe_imageset(imageset, full=full)

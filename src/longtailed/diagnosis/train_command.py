@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Iterator
 from typing import Any
@@ -94,7 +93,7 @@ def _differences(old: Recipe, new: Recipe) -> Iterator[tuple[Path, Any]]:
 
 
 def _walk(old: Any, new: Any, path: Path) -> Iterator[tuple[Path, Any]]:
-    if json.dumps(old) == json.dumps(new):  # 1 and 1.0 are not the same: an epoch and a fraction
+    if repr(old) == repr(new):  # 1 and 1.0 are not the same: an epoch and a fraction
         return
     if _has_keys(old, new, path):
         for key in new:

@@ -26,7 +26,9 @@ from longtailed.recipes.recipe import Recipe, Stage
 from longtailed.schedules import Schedule
 
 CLASSIFIERS = ("crt", "lws", "tau-norm", "ncm")
-AS_PUBLISHED = {method: {"features": "fresh", "batch_norm": "train"} for method in ("crt", "lws")}
+AS_PUBLISHED: dict[str, dict[str, Any]] = {
+    method: {"features": "fresh", "batch_norm": "train"} for method in ("crt", "lws")
+}
 """What the authors' second stage does with the frozen backbone."""
 
 
