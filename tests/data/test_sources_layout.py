@@ -68,11 +68,23 @@ def test_folders_beside_the_splits_are_named_as_not_used(tmp_path):
         assert unused in imageset.notes[1]
 
 
+@pytest.mark.parametrize("inner", ["", "images"])
+def test_test_images_without_labels_are_not_used_and_that_is_said(inner, tmp_path):
+    make_classes(tmp_path / "train")
+    (tmp_path / "test" / inner).mkdir(parents=True)
+    Image.new("RGB", (4, 4)).save(tmp_path / "test" / inner / "0.png")
+    imageset = load_imageset(tmp_path)
+    assert available_splits(tmp_path) == ("train",)
+    assert any(
+        "not used, as no splits: 'test' (its images have no labels)" in n for n in imageset.notes
+    )
+
+
 def test_what_looks_like_a_split_but_cannot_be_one_is_refused(tmp_path):
     make_classes(tmp_path / "train")
     for number, (name, classes, reason) in enumerate(
         [
-            ("test", None, "holds images itself instead of class folders"),
+            ("train_extra", None, "holds images itself instead of class folders"),
             ("validation", "", "has no class folders"),
             ("train_more", "ant bee", "another folder is that split"),
             ("my_test", "cat dog", "has none of the classes of train"),

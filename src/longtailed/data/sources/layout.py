@@ -15,6 +15,9 @@ from longtailed.data.sources.names import (
 )
 from longtailed.errors import LongTailedError
 
+_NO_CLASS = {"all", "data", "image", "images", "img", "imgs", "photos", "unknown", "unlabeled"}
+"""Names of a folder that holds images without saying of which class."""
+
 
 @dataclass(frozen=True)
 class FolderLayout:
@@ -33,7 +36,8 @@ def read_folder_layout(source: Path) -> FolderLayout:
     of a split, is looked through.
 
     Raises `LongTailedError` where it is unclear what is what: two folders for one split, a folder
-    that looks like a split and cannot be one, folders that all hold the same folders.
+    that looks like a split and cannot be one, folders that all hold the same folders. Validation
+    or test images without class folders, as competitions have them, are not used; a note says so.
     """
     base, found = source, _find_splits(source)
     if not found:
@@ -105,7 +109,18 @@ def _find_splits(base: Path) -> dict[str, Path]:
                 f"({_quoted(folder.relative_to(base) for folder in folders)}); remove or rename "
                 "one."
             )
-    return {split: folders[0] for split, folders in splits.items()}
+    found = {split: folders[0] for split, folders in splits.items()}
+    if "train" not in found:
+        return found
+    return {s: f for s, f in found.items() if s == "train" or not _is_unlabelled(f, known)}
+
+
+def _is_unlabelled(folder: Path, classes: set[str]) -> bool:
+    """Return whether a folder holds images of no class: directly, or in one folder for them all."""
+    inside = _names(folder)
+    if len(inside) > 1 or inside & classes:
+        return False
+    return all(find_split_word(name) or name.lower() in _NO_CLASS for name in inside)
 
 
 def _split_note(source: Path, base: Path, splits: dict[str, Path]) -> str:
@@ -132,7 +147,11 @@ def _unused_notes(base: Path, splits: dict[str, Path]) -> list[str]:
                 f"'{folder}' looks like a split but {reason}; correct it, rename it or move it "
                 f"elsewhere, or name '{own}' as the data to use that alone."
             )
-    beside = [f"'{folder.name}'" for folder in unused]
+    beside = [
+        f"'{folder.name}'"
+        + " (its images have no labels)" * (find_split_word(folder.name) is not None)
+        for folder in unused
+    ]
     beside += [f"'{Path(link).name}' (a {LINK})" for link in finder.links]
     if finder.left_out[IMAGE_BESIDE]:
         beside.append(f"{finder.left_out[IMAGE_BESIDE]} image(s) outside the splits")
@@ -142,7 +161,11 @@ def _unused_notes(base: Path, splits: dict[str, Path]) -> list[str]:
 def _why_unused(folder: Path, classes: set[str]) -> str | None:
     """Return what keeps a folder from being a split; None if it does not look like one."""
     inside = _names(folder)
-    if find_split_word(folder.name):
+    word = find_split_word(folder.name)
+    if word:
+        labelled = canonical_split(word[0]) == "train" or not _is_unlabelled(folder, classes)
+        if not labelled and (inside or holds_images(folder)):
+            return None  # such as the test images of a competition
         if holds_images(folder):
             return "holds images itself instead of class folders"
         if not inside:
