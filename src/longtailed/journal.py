@@ -119,7 +119,8 @@ class ProgressBar:
         self._next = 0.0
 
     def __enter__(self) -> ProgressBar:
-        self._bar.start()
+        if not self._bar.disable:  # some versions of rich print an empty line all the same
+            self._bar.start()
         return self
 
     def __exit__(
@@ -128,7 +129,8 @@ class ProgressBar:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._bar.stop()
+        if not self._bar.disable:
+            self._bar.stop()
 
     def advance(self) -> bool:
         """Count one step; return whether it is time to show fresh figures."""
