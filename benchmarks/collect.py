@@ -15,10 +15,10 @@ from typing import Any
 
 from record import record
 
-from longtailed.checkpoint import read_json
-from longtailed.run import FinishedRun
-from longtailed.rundir import read_recipe
-from longtailed.seeds import spread
+from longtailed.runs.directory import read_recipe
+from longtailed.runs.run import FinishedRun
+from longtailed.runs.seeds import spread
+from longtailed.training.checkpoint import read_json
 
 
 def finished(directory: Path) -> FinishedRun:

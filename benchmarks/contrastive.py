@@ -31,8 +31,8 @@ from torch.nn.functional import normalize
 from torch.profiler import ProfilerActivity, profile
 
 from longtailed.data import Batch, ImageSet, Splits, view_preset
-from longtailed.data.auto_augment import AutoAugment
-from longtailed.data.views import View
+from longtailed.data.augment.auto_augment import AutoAugment
+from longtailed.data.augment.views import View
 from longtailed.losses import balanced_contrastive_loss
 from longtailed.methods import Method, Progress, build_method
 from longtailed.nn import build_network

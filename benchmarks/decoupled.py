@@ -20,13 +20,13 @@ import torch
 from record import record
 
 from longtailed.data import ImageSet, Splits, long_tail_counts, view_preset
-from longtailed.engine import make_fabric
-from longtailed.features import FeatureStore
-from longtailed.fit import fit
-from longtailed.job import Job
 from longtailed.methods import Progress, build_method
 from longtailed.nn import build_network
 from longtailed.recipes.decoupled import CLASSIFIERS, retraining
+from longtailed.training.engine import make_fabric
+from longtailed.training.features import FeatureStore
+from longtailed.training.fit import fit
+from longtailed.training.job import Job
 
 COUNTS = long_tail_counts(10, 5000, 100)
 BARS = {"rotation": None, "moco": 2.6}

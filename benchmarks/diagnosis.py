@@ -29,9 +29,9 @@ from record import RESULTS, record
 from sklearn.linear_model import LogisticRegression
 
 from longtailed import train
+from longtailed.analysis.diagnosis import Findings, examine, nearest_means, of_run
 from longtailed.data import mix_similar_samples
-from longtailed.diagnosis import Findings, examine, nearest_means, of_run
-from longtailed.run import as_recipe
+from longtailed.runs.run import as_recipe
 
 DIGITS = {
     "source": "digits", "head": 8, "tail": 9, "third": 3, "counts": (110, 30, 5),

@@ -18,8 +18,8 @@ import torch
 from record import record
 
 from longtailed.recipes import override
-from longtailed.run import as_recipe, train
-from longtailed.seeds import parse_seeds
+from longtailed.runs.run import as_recipe, train
+from longtailed.runs.seeds import parse_seeds
 
 
 def main() -> None:

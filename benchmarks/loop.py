@@ -20,11 +20,11 @@ from lightning_fabric import Fabric
 from record import record
 
 from longtailed.data import ImageSet, Splits, parse_view
-from longtailed.engine import make_fabric
-from longtailed.fit import fit
-from longtailed.job import FitOptions, Job
 from longtailed.methods import CrossEntropy, Progress
 from longtailed.nn import Network, build_network
+from longtailed.training.engine import make_fabric
+from longtailed.training.fit import fit
+from longtailed.training.job import FitOptions, Job
 
 STEPS, BATCH, CLASSES = 8, 128, 10
 

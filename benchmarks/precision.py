@@ -12,8 +12,8 @@ import time
 import torch
 from record import record
 
-from longtailed.engine import has_bfloat16
 from longtailed.nn import build_network
+from longtailed.training.engine import has_bfloat16
 
 BATCH = 128
 CASES = {

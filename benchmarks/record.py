@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from longtailed.provenance import provenance
+from longtailed.analysis.bench.provenance import provenance
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -17,17 +17,17 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from longtailed.engine import make_fabric
-from longtailed.evaluation import evaluate_split
-from longtailed.fit import fit
-from longtailed.job import FitOptions, Job
 from longtailed.methods import CrossEntropy
 from longtailed.nn import Network, build_network
-from longtailed.optim import Optimizer
-from longtailed.prepare import prepare
 from longtailed.recipes import Recipe
 from longtailed.recipes.recipe import Data
-from longtailed.schedules import Schedule
+from longtailed.runs.prepare import prepare
+from longtailed.training.engine import make_fabric
+from longtailed.training.evaluation import evaluate_split
+from longtailed.training.fit import fit
+from longtailed.training.job import FitOptions, Job
+from longtailed.training.optim import Optimizer
+from longtailed.training.schedules import Schedule
 
 
 class LabelSmoothing(CrossEntropy):

@@ -17,9 +17,10 @@ from lightning_fabric import Fabric
 from PIL import Image
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from longtailed import capture, cli
+from longtailed.cli import main as cli
 from longtailed.data import ImageSet, Splits, parse_view
 from longtailed.nn import Network, build_network
+from longtailed.training import capture
 
 torch.set_num_threads(1)
 

@@ -14,11 +14,11 @@ from longtailed.errors import LongTailedError
 
 if TYPE_CHECKING:
     from longtailed.data import ImageSet, load_imageset, make_long_tailed
-    from longtailed.prediction import predict
     from longtailed.recipes import Recipe
     from longtailed.report import write_report
-    from longtailed.run import train
-    from longtailed.trained import evaluate
+    from longtailed.runs.prediction import predict
+    from longtailed.runs.run import train
+    from longtailed.runs.trained import evaluate
 
 __version__ = "0.1.0"
 
@@ -37,11 +37,11 @@ __all__ = [
 _HOMES = {
     "ImageSet": "data",
     "Recipe": "recipes",
-    "evaluate": "trained",
+    "evaluate": "runs.trained",
     "load_imageset": "data",
     "make_long_tailed": "data",
-    "predict": "prediction",
-    "train": "run",
+    "predict": "runs.prediction",
+    "train": "runs.run",
     "write_report": "report",
 }
 

@@ -1,5 +1,5 @@
 """`python -m longtailed` is the command line."""
 
-from longtailed.cli import main
+from longtailed.cli.main import main
 
 main()

@@ -12,7 +12,7 @@ from torch import nn
 from torch._subclasses import FakeTensorMode
 
 from longtailed.data import class_probabilities, cutmix, soft_targets
-from longtailed.data.mixing import MixedLabels
+from longtailed.data.augment.mixing import MixedLabels
 from longtailed.data.streams import Batch
 from longtailed.errors import LongTailedError
 from longtailed.methods import ConCutMix, Progress, build_method

@@ -7,10 +7,10 @@ import dataclasses
 import pytest
 import torch
 
-from longtailed.fit import fit
-from longtailed.job import FitOptions, Interrupted, Job
 from longtailed.methods import build_method
-from longtailed.optim import Optimizer
+from longtailed.training.fit import fit
+from longtailed.training.job import FitOptions, Interrupted, Job
+from longtailed.training.optim import Optimizer
 
 COUNTS = [24, 12, 6, 3]
 EPOCHS, BATCH, STEPS = 3, 6, 7
@@ -70,7 +70,7 @@ def test_a_resumed_run_on_files_ends_with_the_same_weights(
 ):
     whole = train(files)
     asked = iter([0] * done)
-    monkeypatch.setattr("longtailed.fit._Fit._asked_to_stop", lambda self: next(asked, 15))
+    monkeypatch.setattr("longtailed.training.fit._Fit._asked_to_stop", lambda self: next(asked, 15))
     with pytest.raises(Interrupted):
         train(files, directory=tmp_path)
     monkeypatch.undo()

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from longtailed.errors import LongTailedError
-from longtailed.fit import fit
-from longtailed.job import FitOptions, Job
 from longtailed.methods import METHODS, Progress, build_method, method_class
-from longtailed.optim import Optimizer
-from longtailed.schedules import Schedule
+from longtailed.training.fit import fit
+from longtailed.training.job import FitOptions, Job
+from longtailed.training.optim import Optimizer
+from longtailed.training.schedules import Schedule
 
 COUNTS = [24, 12, 6, 3]
 SMALL = {"moco": {"queue_size": 48}}  # sizes that suit the batches of this file

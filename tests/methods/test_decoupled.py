@@ -11,13 +11,13 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from longtailed.errors import LongTailedError
-from longtailed.fit import fit
-from longtailed.job import FitOptions, Job
 from longtailed.methods import NearestClassMean, build_method, tau_normalize
 from longtailed.methods.tau_norm import GRID, best_tau
 from longtailed.nn import LinearHead
-from longtailed.optim import Optimizer
-from longtailed.schedules import Schedule
+from longtailed.training.fit import fit
+from longtailed.training.job import FitOptions, Job
+from longtailed.training.optim import Optimizer
+from longtailed.training.schedules import Schedule
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 COUNTS = [24, 12, 6, 3]

@@ -11,14 +11,14 @@ from torch.nn import functional as F  # noqa: N812
 
 from longtailed.data import Batch
 from longtailed.errors import LongTailedError
-from longtailed.fit import fit
-from longtailed.job import FitOptions, Job
 from longtailed.methods import RISDA, Progress, build_method, class_relation_graph
 from longtailed.methods.relations import tail_classes
 from longtailed.nn import Network
 from longtailed.nn.backbone import Backbone
 from longtailed.nn.heads import LinearHead
-from longtailed.optim import Optimizer
+from longtailed.training.fit import fit
+from longtailed.training.job import FitOptions, Job
+from longtailed.training.optim import Optimizer
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 COUNTS = [24, 12, 6, 3]

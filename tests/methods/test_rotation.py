@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from longtailed.errors import LongTailedError
-from longtailed.fit import fit
-from longtailed.job import FitOptions, Job
 from longtailed.methods import build_method, rotate_batch
 from longtailed.methods.rotation import draw_turns
-from longtailed.optim import Optimizer
-from longtailed.schedules import Schedule
+from longtailed.training.fit import fit
+from longtailed.training.job import FitOptions, Job
+from longtailed.training.optim import Optimizer
+from longtailed.training.schedules import Schedule
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "rotation.npz"
 

@@ -10,17 +10,17 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
-from longtailed.checkpoint import load_weights, save_weights
 from longtailed.data.streams import Batch
 from longtailed.errors import LongTailedError
-from longtailed.fit import fit
-from longtailed.job import FitOptions, Job
 from longtailed.methods import LDAM, RSG, RSGLDAM, CrossEntropy, Progress, RSGFocal, build_method
 from longtailed.methods.rare_sample_generator import IGNORED
 from longtailed.methods.rsg import largest_classes
 from longtailed.nn import Network, build_network
-from longtailed.optim import Optimizer
-from longtailed.schedules import Schedule
+from longtailed.training.checkpoint import load_weights, save_weights
+from longtailed.training.fit import fit
+from longtailed.training.job import FitOptions, Job
+from longtailed.training.optim import Optimizer
+from longtailed.training.schedules import Schedule
 
 COUNTS = [24, 12, 6, 3]
 BEFORE, AFTER = 0, 9

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from longtailed.data.streams import Batch
-from longtailed.fit import fit
-from longtailed.job import FitOptions, Job
 from longtailed.methods import RSG, Progress
 from longtailed.nn import build_network
-from longtailed.optim import Optimizer
+from longtailed.training.fit import fit
+from longtailed.training.job import FitOptions, Job
+from longtailed.training.optim import Optimizer
 
 BEFORE, AFTER = 0, 9
 

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from longtailed import run
 from longtailed.data.streams import Batch
-from longtailed.engine import make_fabric
 from longtailed.methods import RSG, Progress
 from longtailed.nn import build_network
-from longtailed.optim import Optimizer
 from longtailed.recipes import compose
+from longtailed.runs import run
+from longtailed.training.engine import make_fabric
+from longtailed.training.optim import Optimizer
 
 COUNTS = [24, 12, 6, 3]
 PHASES = (0, 0, 9, 9, 0)  # the epochs of the steps, with generation from 8 on
@@ -85,6 +85,6 @@ def test_the_engine_passes_it_on(idle: bool, monkeypatch) -> None:
         def launch(self) -> None:
             pass
 
-    monkeypatch.setattr("longtailed.engine.Fabric", Recorded)
+    monkeypatch.setattr("longtailed.training.engine.Fabric", Recorded)
     make_fabric("cpu", 2, idle_parameters=idle)
     assert asked == ["ddp_find_unused_parameters_true" if idle else "ddp"]

@@ -20,12 +20,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from longtailed.data import Batch, ImageSet, Splits, parse_view
-from longtailed.engine import make_fabric
-from longtailed.fit import fit
-from longtailed.job import FitOptions, Job
+from longtailed.training.engine import make_fabric
+from longtailed.training.fit import fit
+from longtailed.training.job import FitOptions, Job
 from longtailed.methods import RISDA, MetaSAug, Progress
 from longtailed.nn import build_network
-from longtailed.optim import Optimizer
+from longtailed.training.optim import Optimizer
 
 torch.set_num_threads(1)
 home = Path(sys.argv[1])

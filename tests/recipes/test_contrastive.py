@@ -13,7 +13,7 @@ from longtailed.data.streams import Batch
 from longtailed.methods import build_method, concutmix
 from longtailed.nn import build_network
 from longtailed.recipes import named_recipe
-from longtailed.schedules import epoch_at
+from longtailed.training.schedules import epoch_at
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "concutmix_lr_schedule.npz")
 

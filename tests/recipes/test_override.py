@@ -8,7 +8,7 @@ import pytest
 
 from longtailed.errors import LongTailedError
 from longtailed.recipes import Recipe, compose, load_recipe, named_recipe, override
-from longtailed.run import as_recipe
+from longtailed.runs.run import as_recipe
 
 DIGITS = {"data": "digits"}
 

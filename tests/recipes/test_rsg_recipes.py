@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import torch
 
-from longtailed.data.views import View, parse_view
+from longtailed.data.augment.views import View, parse_view
 from longtailed.methods import method_options
-from longtailed.prepare import default_views
 from longtailed.recipes import RECIPES, named_recipe
-from longtailed.schedules import epoch_at
+from longtailed.runs.prepare import default_views
+from longtailed.training.schedules import epoch_at
 
 RSG = sorted(name for name in RECIPES if "-rsg" in name)
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from longtailed import train
-from longtailed.checkpoint import read_weights
 from longtailed.errors import LongTailedError
 from longtailed.methods import check_options, method_options, never_begun
 from longtailed.recipes import RECIPES, compose, load_recipe, named_recipe, override
+from longtailed.training.checkpoint import read_weights
 
 
 @pytest.mark.parametrize("name", ["cifar10-lt-metasaug", "cifar100-lt-200-risda"])

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
+from longtailed.data.augment.mixing import MixedLabels, cutmix, cutmix_box, mixup, soft_targets
+from longtailed.data.augment.views import VIEWS, View, parse_view, view_preset
 from longtailed.data.cache import decode_resized
 from longtailed.data.describe import describe_imageset, thumbnail_grid
 from longtailed.data.feed import Feed
-from longtailed.data.files import (
-    IMAGE_SUFFIXES,
-    EncodedColumn,
-    ImageFiles,
-    OnBadImage,
-    scan_images,
-)
 from longtailed.data.imageset import EncodedImages, ImageSet
 from longtailed.data.longtail import long_tail_counts, make_long_tailed, split_holdout, split_meta
-from longtailed.data.mixing import MixedLabels, cutmix, cutmix_box, mixup, soft_targets
 from longtailed.data.near_duplicates import count_near_duplicates
 from longtailed.data.samplers import SAMPLERS, class_probabilities, make_sampler
 from longtailed.data.similar import (
@@ -23,9 +17,15 @@ from longtailed.data.similar import (
     mix_similar_samples,
 )
 from longtailed.data.sources import SOURCES, available_splits, load_imageset
+from longtailed.data.sources.files import (
+    IMAGE_SUFFIXES,
+    EncodedColumn,
+    ImageFiles,
+    OnBadImage,
+    scan_images,
+)
 from longtailed.data.splits import Splits
 from longtailed.data.streams import Batch, Stream
-from longtailed.data.views import VIEWS, View, parse_view, view_preset
 
 __all__ = [
     "IMAGE_SUFFIXES",

@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from longtailed.data.augment import CenterCrop, Resize
-from longtailed.data.files import map_threads
+from longtailed.data.augment.geometry import CenterCrop, Resize
 from longtailed.data.imageset import ImageSet
+from longtailed.data.sources.files import map_threads
 
 
 def decode_resized(imageset: ImageSet, side: int) -> ImageSet:

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from longtailed.data.files import EncodedStore, inspect_images, map_threads
 from longtailed.data.groups import describe_groups
 from longtailed.data.imageset import ImageSet, IntArray
+from longtailed.data.sources.files import EncodedStore, inspect_images, map_threads
 from longtailed.errors import LongTailedError
 
 MAX_HASHED_FILES = 20_000

@@ -11,13 +11,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from longtailed.data.augment.views import View
 from longtailed.data.imageset import IntArray
 from longtailed.data.loader import BoolArray, ViewLoader
 from longtailed.data.samplers import Sampler, make_sampler, sampler_options
 from longtailed.data.streams import Batch, Stream, step_seed
-from longtailed.data.views import View
 from longtailed.errors import LongTailedError
-from longtailed.schedules import epoch_at
+from longtailed.training.schedules import epoch_at
 
 if TYPE_CHECKING:
     from longtailed.data.splits import Splits

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from longtailed.data.files import ImageFiles
 from longtailed.data.imageset import ImageSet
+from longtailed.data.sources.files import ImageFiles
 from longtailed.errors import LongTailedError
 
 Groups = npt.NDArray[np.str_]

@@ -13,8 +13,8 @@ import pyarrow.compute
 from pyarrow import parquet
 from torch import Tensor
 
-from longtailed.data.files import EncodedStore, ImageFiles, map_threads
 from longtailed.data.imageset import ImageSet, IntArray
+from longtailed.data.sources.files import EncodedStore, ImageFiles, map_threads
 from longtailed.errors import LongTailedError
 
 Verify = Literal["auto", "content"]

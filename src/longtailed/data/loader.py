@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from longtailed.data.augment.views import View
 from longtailed.data.imageset import ImageSet, IntArray
 from longtailed.data.streams import step_seed
-from longtailed.data.views import View
 from longtailed.errors import LongTailedError
 
 BoolArray: TypeAlias = npt.NDArray[np.bool_]

@@ -23,8 +23,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from longtailed.data.files import map_threads
 from longtailed.data.imageset import ImageSet, IntArray
+from longtailed.data.sources.files import map_threads
 
 MOST_BITS = 6  # of 64 in which near-duplicates may differ
 MOST_LEVELS = 12.0  # mean difference of their thumbnails, of 255

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from longtailed.data.augment import normalize
+from longtailed.data.augment.geometry import normalize
+from longtailed.data.augment.views import View
 from longtailed.data.feed import Feed
 from longtailed.data.imageset import ImageSet
 from longtailed.data.streams import Batch, Stream
-from longtailed.data.views import View
 from longtailed.errors import LongTailedError, unknown_name
 
 

@@ -9,6 +9,7 @@ from typing import Any, get_type_hints
 
 from torch import Tensor
 
+from longtailed.data.setting_types import checked
 from longtailed.errors import unknown_name
 from longtailed.methods.base import Method, Progress, Run
 from longtailed.methods.bcl import BalancedContrastive
@@ -27,8 +28,7 @@ from longtailed.methods.rotation import Rotation, rotate_batch
 from longtailed.methods.rsg import RSG, RSGLDAM, RSGFocal
 from longtailed.methods.tau_norm import TauNorm, tau_normalize
 from longtailed.nn import Network
-from longtailed.schedules import is_position
-from longtailed.setting_types import checked
+from longtailed.training.schedules import is_position
 
 __all__ = [
     "ISDA",

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from longtailed.data.streams import Batch, Stream
 from longtailed.errors import LongTailedError
 from longtailed.nn import HEADS, Network
-from longtailed.schedules import epoch_at
+from longtailed.training.schedules import epoch_at
 
 
 class Progress:

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from longtailed.data.samplers import SamplerName
+from longtailed.data.setting_types import NonNegative, Positive, Real, Size
 from longtailed.data.streams import Batch, Stream
 from longtailed.errors import LongTailedError
 from longtailed.losses import balanced_contrastive_loss, logit_adjusted_loss
@@ -20,7 +21,6 @@ from longtailed.losses.inputs import full_precision
 from longtailed.methods.base import Method, Progress, head_kind
 from longtailed.methods.erm import SamplerBeta, SamplerStart, SamplesPerClass
 from longtailed.nn import Network, ProjectionHead
-from longtailed.setting_types import NonNegative, Positive, Real, Size
 
 PrototypeSource = Literal["class", "feature_rows_tiled"]
 Temperature = Annotated[Real, Ge(MIN_TEMPERATURE)]

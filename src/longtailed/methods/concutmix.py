@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from longtailed.data import class_probabilities
-from longtailed.data.mixing import MixedLabels, cutmix, soft_targets
+from longtailed.data.augment.mixing import MixedLabels, cutmix, soft_targets
 from longtailed.data.samplers import SamplerName
+from longtailed.data.setting_types import NonNegative, Not, Share, Size, UsedWith
 from longtailed.data.streams import Batch, Stream
 from longtailed.errors import LongTailedError
 from longtailed.losses import semantic_mix_labels
@@ -18,8 +19,7 @@ from longtailed.losses.semantic_mix import Normalizer
 from longtailed.methods.base import Progress
 from longtailed.methods.bcl import BalancedContrastive
 from longtailed.nn import Network
-from longtailed.schedules import Position
-from longtailed.setting_types import NonNegative, Not, Share, Size, UsedWith
+from longtailed.training.schedules import Position
 
 Prior = Literal["train", "mixed"]
 Mixed = UsedWith(mix_probability=Not(0))

@@ -13,8 +13,9 @@ from pydantic import BeforeValidator
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from longtailed.data.mixing import mixup
+from longtailed.data.augment.mixing import mixup
 from longtailed.data.samplers import SamplerName
+from longtailed.data.setting_types import BelowOne, NonNegative, Not, Positive, Real, Size, UsedWith
 from longtailed.data.streams import Batch, Stream
 from longtailed.losses import (
     class_balanced_weights,
@@ -27,8 +28,7 @@ from longtailed.losses import (
 from longtailed.losses.inputs import full_precision
 from longtailed.methods.base import Method, Progress
 from longtailed.nn import Network
-from longtailed.schedules import Position
-from longtailed.setting_types import BelowOne, NonNegative, Not, Positive, Real, Size, UsedWith
+from longtailed.training.schedules import Position
 
 
 def _none_by_name(value: Any) -> Any:

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
+from longtailed.data.setting_types import NonNegative, Positive, UsedWith
 from longtailed.data.streams import Batch
 from longtailed.losses import ClassStatistics, isda_logits, ldam_margins, margin_cross_entropy
 from longtailed.losses.inputs import full_precision
 from longtailed.methods.base import Progress
 from longtailed.methods.erm import CrossEntropy
 from longtailed.nn import CosineHead, Network
-from longtailed.schedules import Position
-from longtailed.setting_types import NonNegative, Positive, UsedWith
+from longtailed.training.schedules import Position
 
 Criterion = Literal["ce", "ldam", "focal"]
 Covariance = Literal["full", "diagonal"]

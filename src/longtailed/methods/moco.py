@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+from longtailed.data.setting_types import Positive, Share, Size
 from longtailed.data.streams import Batch, Stream
 from longtailed.errors import LongTailedError
 from longtailed.losses.gathering import of_all_processes
@@ -16,7 +17,6 @@ from longtailed.losses.inputs import full_precision
 from longtailed.methods.base import Method, Progress, Run
 from longtailed.methods.rotation import Images
 from longtailed.nn import Network
-from longtailed.setting_types import Positive, Share, Size
 
 
 def moco_logits(query: Tensor, key: Tensor, queue: Tensor, temperature: float) -> Tensor:

@@ -9,6 +9,15 @@ import torch
 from annotated_types import Gt, MinLen
 from torch import Tensor
 
+from longtailed.data.setting_types import (
+    BelowOne,
+    Distinct,
+    Index,
+    NonNegative,
+    Positive,
+    Size,
+    UsedWith,
+)
 from longtailed.data.streams import Batch
 from longtailed.errors import LongTailedError
 from longtailed.losses.inputs import full_precision
@@ -22,16 +31,7 @@ from longtailed.methods.rare_sample_generator import (
 )
 from longtailed.methods.rare_sample_pairs import same_class_pairs
 from longtailed.nn import Network
-from longtailed.schedules import Position
-from longtailed.setting_types import (
-    BelowOne,
-    Distinct,
-    Index,
-    NonNegative,
-    Positive,
-    Size,
-    UsedWith,
-)
+from longtailed.training.schedules import Position
 
 HeadClasses = Annotated[tuple[Index, ...], MinLen(1), Distinct]
 HeadRatio = Annotated[BelowOne, Gt(0), UsedWith(head_classes=(None,))]

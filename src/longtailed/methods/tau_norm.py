@@ -8,10 +8,10 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor
 
+from longtailed.data.setting_types import NonNegative, UsedWith
 from longtailed.errors import LongTailedError
 from longtailed.methods.base import Method, Run
 from longtailed.nn import Network
-from longtailed.setting_types import NonNegative, UsedWith
 
 Select = Literal["holdout", "train"]
 GRID = tuple(step / 10 for step in range(21))  # what tau is chosen from

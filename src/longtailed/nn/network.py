@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
+from longtailed.data.setting_types import Positive, checked
 from longtailed.errors import LongTailedError, unknown_name
 from longtailed.nn.backbone import Backbone
 from longtailed.nn.cifar_densenet import CIFAR_DENSENETS, CifarDenseNet
@@ -18,7 +19,6 @@ from longtailed.nn.cifar_resnet import CIFAR_RESNETS, CifarResNet, kaiming_initi
 from longtailed.nn.cifar_resnext import CIFAR_RESNEXTS, CifarResNeXt
 from longtailed.nn.heads import HEADS, CosineHead, LinearHead
 from longtailed.nn.timm_backbone import TimmBackbone, timm_names
-from longtailed.setting_types import Positive, checked
 
 TIMM_PREFIX = "timm:"
 HEAD_INITS = ("auto", "default", "kaiming")

@@ -17,9 +17,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from longtailed.optim import Optimizer
 from longtailed.recipes.recipe import Data, NetworkSpec, Recipe, Stage
-from longtailed.schedules import Schedule
+from longtailed.training.optim import Optimizer
+from longtailed.training.schedules import Schedule
 
 Dataset = Literal["cifar10", "cifar100"]
 

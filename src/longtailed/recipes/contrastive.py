@@ -26,11 +26,11 @@ from __future__ import annotations
 from typing import Any
 
 from longtailed.data import view_preset
-from longtailed.optim import Optimizer
 from longtailed.recipes.cifar import Dataset
 from longtailed.recipes.large import INATURALIST_MEAN, INATURALIST_STD
 from longtailed.recipes.recipe import Data, NetworkSpec, Recipe, Stage
-from longtailed.schedules import Schedule
+from longtailed.training.optim import Optimizer
+from longtailed.training.schedules import Schedule
 
 TAU = {
     ("cifar10", 10): 1.0,

@@ -19,11 +19,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from longtailed.optim import Optimizer
 from longtailed.recipes import cifar, large
 from longtailed.recipes.cifar import Dataset
 from longtailed.recipes.recipe import Recipe, Stage
-from longtailed.schedules import Schedule
+from longtailed.training.optim import Optimizer
+from longtailed.training.schedules import Schedule
 
 CLASSIFIERS = ("crt", "lws", "tau-norm", "ncm")
 AS_PUBLISHED: dict[str, dict[str, Any]] = {

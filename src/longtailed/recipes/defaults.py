@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from longtailed import optim
 from longtailed.methods import method_class
-from longtailed.optim import Optimizer
 from longtailed.recipes.override import override
 from longtailed.recipes.recipe import NetworkSpec, Recipe, Stage
-from longtailed.schedules import Schedule
+from longtailed.training import optim
+from longtailed.training.optim import Optimizer
+from longtailed.training.schedules import Schedule
 
 FILE_SUFFIXES = {".txt", ".lst", ".csv", ".tsv", ".parquet"}
 FROM_SCRATCH: dict[str, Any] = {

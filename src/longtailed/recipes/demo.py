@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from longtailed.optim import Optimizer
 from longtailed.recipes.recipe import Data, NetworkSpec, Recipe, Stage
-from longtailed.schedules import Schedule
+from longtailed.training.optim import Optimizer
+from longtailed.training.schedules import Schedule
 
 
 def digits(method: str = "ldam-drw") -> Recipe:

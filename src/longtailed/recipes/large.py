@@ -12,9 +12,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from longtailed.optim import Optimizer
 from longtailed.recipes.recipe import Data, NetworkSpec, Recipe, Stage
-from longtailed.schedules import Schedule
+from longtailed.training.optim import Optimizer
+from longtailed.training.schedules import Schedule
 
 INATURALIST_MEAN = (0.466, 0.471, 0.380)
 INATURALIST_STD = (0.195, 0.194, 0.192)

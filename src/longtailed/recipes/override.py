@@ -9,11 +9,11 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from longtailed.data.setting_types import UsedWith, used_with
 from longtailed.errors import LongTailedError, unknown_name
 from longtailed.methods import method_options
-from longtailed.optim import FINE_TUNING, FROM_SCRATCH
 from longtailed.recipes.recipe import NetworkSpec, Recipe, Stage, load_recipe
-from longtailed.setting_types import UsedWith, used_with
+from longtailed.training.optim import FINE_TUNING, FROM_SCRATCH
 
 Path = tuple[str | int, ...]
 

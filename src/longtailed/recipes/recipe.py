@@ -10,17 +10,11 @@ from typing import Annotated, Any, Literal, TypeVar
 from annotated_types import Ge, Lt, MinLen
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from longtailed.capture import Capture
 from longtailed.data import SOURCES
+from longtailed.data.augment.views import parse_view
 from longtailed.data.groups import compile_pattern
 from longtailed.data.image_record import Verify
-from longtailed.data.views import parse_view
-from longtailed.errors import LongTailedError
-from longtailed.job import FitOptions
-from longtailed.methods import check_options, method_class
-from longtailed.metrics import Grouping
-from longtailed.recipes.similar import Similar
-from longtailed.setting_types import (
+from longtailed.data.setting_types import (
     Index,
     Not,
     Positive,
@@ -31,9 +25,15 @@ from longtailed.setting_types import (
     reason_of,
     whole_or_share,
 )
+from longtailed.errors import LongTailedError
+from longtailed.methods import check_options, method_class
+from longtailed.metrics.shots import Grouping
+from longtailed.recipes.similar import Similar
+from longtailed.training.capture import Capture
+from longtailed.training.job import FitOptions
 
 # Settings that change no result: how a recipe is called and executed, and where its files lie. What
-# the files hold is compared when a run is taken up again (see `longtailed.rundir`).
+# the files hold is compared when a run is taken up again (see `longtailed.runs.directory`).
 EXECUTION = ("name", "capture", "compile")
 STAGE_EXECUTION = ("checkpoint_every",)
 ACCESS = ("root", "val_list", "test_list", "download", "workers", "on_bad_image", "verify")

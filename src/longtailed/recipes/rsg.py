@@ -17,10 +17,10 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from longtailed.optim import Optimizer
 from longtailed.recipes import large
 from longtailed.recipes.recipe import Data, NetworkSpec, Recipe, Stage
-from longtailed.schedules import Schedule
+from longtailed.training.optim import Optimizer
+from longtailed.training.schedules import Schedule
 
 Dataset = Literal["cifar10", "cifar100"]
 Profile = Literal["exp", "step"]

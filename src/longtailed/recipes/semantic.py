@@ -18,10 +18,10 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from longtailed.optim import Optimizer
 from longtailed.recipes.large import FULL_START, INATURALIST_MEAN, INATURALIST_STD
 from longtailed.recipes.recipe import Data, NetworkSpec, Recipe, Stage
-from longtailed.schedules import Schedule
+from longtailed.training.optim import Optimizer
+from longtailed.training.schedules import Schedule
 
 Dataset = Literal["cifar10", "cifar100"]
 DATASETS: tuple[Dataset, ...] = ("cifar10", "cifar100")

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import MinLen
 from pydantic import BaseModel, ConfigDict, field_validator
 
-from longtailed.setting_types import Distinct, Index, Not, Share, UsedWith
+from longtailed.data.setting_types import Distinct, Index, Not, Share, UsedWith
 
 Changed = UsedWith(fraction=Not(0))
 

@@ -20,12 +20,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from longtailed.optim import Optimizer
 from longtailed.recipes import large
 from longtailed.recipes.cifar import Dataset
 from longtailed.recipes.decoupled import AS_PUBLISHED, retraining
 from longtailed.recipes.recipe import Data, NetworkSpec, Recipe, Stage
-from longtailed.schedules import Schedule
+from longtailed.training.optim import Optimizer
+from longtailed.training.schedules import Schedule
 
 DATASETS: tuple[Dataset, ...] = ("cifar10", "cifar100")
 IMBALANCES = (100, 50, 20, 10)

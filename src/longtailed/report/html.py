@@ -14,7 +14,7 @@ from longtailed.report import figures, narrative, tables
 from longtailed.report.canvas import Styled, style_runs
 from longtailed.report.confusion import MAX_BINS, MAX_NUMBERED
 from longtailed.report.load import GROUPS, RunRecord, load_run
-from longtailed.strict_json import to_json
+from longtailed.report.strict_json import to_json
 
 
 def write_report(run_dirs: Sequence[Path | str], out: Path | str | None = None) -> Path:

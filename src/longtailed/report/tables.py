@@ -12,7 +12,7 @@ from typing import Any
 from longtailed.report.canvas import Styled
 from longtailed.report.confusion import count_order
 from longtailed.report.load import GROUPS, Evaluation, RunRecord
-from longtailed.strict_json import to_json
+from longtailed.report.strict_json import to_json
 
 # (rate, column heading, digits after the point); all are shown in %.
 METRICS = (

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from longtailed.data.files import ImageFiles
-from longtailed.data.finding import LINK, ImageFinder, left_out_reasons
 from longtailed.data.imageset import ImageSet
+from longtailed.data.sources.files import ImageFiles
+from longtailed.data.sources.finding import LINK, ImageFinder, left_out_reasons
 from longtailed.data.sources.layout import read_folder_layout
 from longtailed.data.sources.names import (
     ClassNames,

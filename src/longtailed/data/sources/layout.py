@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from longtailed.data.finding import IMAGE_BESIDE, LINK, ImageFinder, holds_images
+from longtailed.data.sources.finding import IMAGE_BESIDE, LINK, ImageFinder, holds_images
 from longtailed.data.sources.names import (
     canonical_split,
     find_split_word,

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from longtailed.data.files import ImageFiles
 from longtailed.data.imageset import ImageSet, IntArray
 from longtailed.data.sources.columns import CellError, ChosenColumns
+from longtailed.data.sources.files import ImageFiles
 from longtailed.data.sources.labels import label_notes, match_classes, name_classes
 from longtailed.data.sources.listing import Listing, read_column, read_listing
 from longtailed.data.sources.names import (

@@ -12,8 +12,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from longtailed.data.decoding import Exif
-from longtailed.data.files import ImageFiles, OnBadImage, drop_bad_images
 from longtailed.data.imageset import ImageSet, IntArray
 from longtailed.data.sources.columns import (
     IMAGE_COLUMNS,
@@ -25,7 +23,9 @@ from longtailed.data.sources.columns import (
     quoted,
     read_splits,
 )
+from longtailed.data.sources.decoding import Exif
 from longtailed.data.sources.encoded import decode_small, read_encoded, read_paths, readable
+from longtailed.data.sources.files import ImageFiles, OnBadImage, drop_bad_images
 from longtailed.data.sources.names import ClassNames, choose_split
 from longtailed.data.sources.parquet_labels import (
     Part,

@@ -12,7 +12,6 @@ from itertools import islice
 from pathlib import Path
 from typing import TextIO
 
-from longtailed.data.files import IMAGE_SUFFIXES
 from longtailed.data.sources.columns import (
     IMAGE_COLUMNS,
     LABEL_COLUMNS,
@@ -21,6 +20,7 @@ from longtailed.data.sources.columns import (
     find_column,
     quoted,
 )
+from longtailed.data.sources.files import IMAGE_SUFFIXES
 from longtailed.data.sources.labels import is_whole
 from longtailed.data.sources.paths import has_image_suffix
 from longtailed.errors import LongTailedError, unknown_name

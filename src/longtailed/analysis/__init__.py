@@ -1,0 +1,1 @@
+"""What is learnt from runs and data: benchmarks, diagnoses, experiments."""

@@ -1,0 +1,353 @@
+"""The commands: each is a thin layer over the Python interface."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from longtailed.cli.options import (
+    ClassNamesOption,
+    DeviceOption,
+    Duplicates,
+    Grouping,
+    ImageColumnOption,
+    LabelColumnOption,
+    OnBadImage,
+    Profile,
+    RootOption,
+    SplitByOption,
+    SplitByPatternOption,
+    VerifyOption,
+    WeightsOption,
+)
+from longtailed.errors import LongTailedError
+from longtailed.report.strict_json import to_json
+
+if TYPE_CHECKING:
+    from longtailed.data import ImageSet
+    from longtailed.recipes import Recipe
+
+app = typer.Typer(
+    name="longtailed",
+    help="Long-tailed (class-imbalanced) visual recognition: train, compare, report.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.command()
+def train(
+    recipe: Annotated[
+        str | None,
+        typer.Argument(help="A recipe's name (see `longtailed list recipes`), or key=value."),
+    ] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="key=value changes to the recipe.")
+    ] = None,
+    data: Annotated[str | None, typer.Option(help="A source's name or a path.")] = None,
+    method: Annotated[str | None, typer.Option(help="A method's name.")] = None,
+    network: Annotated[str | None, typer.Option(help="A network's name.")] = None,
+    imbalance: Annotated[
+        float | None, typer.Option(help="Largest / smallest class after subsampling.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs of a recipe with one stage.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of weights, order and augmentation.")
+    ] = None,
+    seeds: Annotated[
+        str | None, typer.Option(help="Several seeds, e.g. 0-4: mean and standard deviation.")
+    ] = None,
+    jobs: Annotated[
+        int | None, typer.Option(help="Seeds trained at the same time (with --seeds).", min=1)
+    ] = None,
+    precision: Annotated[str | None, typer.Option(help="32, bf16 or auto.")] = None,
+    root: RootOption = None,
+    label_column: LabelColumnOption = None,
+    image_column: ImageColumnOption = None,
+    class_names: ClassNamesOption = None,
+    split_by: SplitByOption = None,
+    split_by_pattern: SplitByPatternOption = None,
+    on_bad_image: Annotated[str | None, typer.Option(help="error or skip.")] = None,
+    verify: VerifyOption = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="The run's directory.")] = None,
+    device: DeviceOption = "auto",
+    devices: Annotated[int, typer.Option(help="Processes, one per device.", min=1)] = 1,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Also log there.")] = False,
+) -> None:
+    """Train a recipe, or data + method + network; the same command again resumes.
+
+    longtailed train cifar10-lt-ldam-drw download=true
+
+    longtailed train --data photos/ --method ldam-drw --network resnet18 epochs=30
+    """
+    from longtailed.cli.console import print_results
+    from longtailed.runs import run
+
+    assignments = list(overrides or [])
+    if recipe is not None and "=" in recipe:
+        assignments.insert(0, recipe)
+        recipe = None
+    given = {
+        "epochs": epochs,
+        "seed": seed,
+        "precision": precision,
+        "root": root,
+        "label_column": label_column,
+        "image_column": image_column,
+        "class_names": class_names,
+        "split_by": split_by,
+        "split_by_pattern": split_by_pattern,
+        "on_bad_image": on_bad_image,
+        "verify": verify,
+    }
+    assignments += [f"{key}={value!r}" for key, value in given.items() if value is not None]
+    chosen = run.as_recipe(
+        recipe,
+        data=data,
+        method=method,
+        network=network,
+        imbalance=imbalance,
+        overrides=assignments,
+    )
+    if seeds is not None:
+        if any(text.partition("=")[0].strip() == "seed" for text in assignments):
+            raise LongTailedError("give either one seed or several (--seeds), not both.")
+        how = {"device": device, "devices": devices, "tensorboard": tensorboard}
+        train_several(chosen, seeds, out=out, jobs=jobs or 1, **how)
+        return
+    if jobs is not None:
+        raise LongTailedError(
+            "--jobs says how many of several seeds train at the same time; give "
+            "--seeds, or leave it out."
+        )
+    finished = run.train(chosen, out=out, device=device, devices=devices, tensorboard=tensorboard)
+    print_results([finished])
+    typer.echo(f"report: {finished.report}")
+
+
+def train_several(recipe: Recipe, seeds: str, *, out: Path | None, jobs: int, **how: Any) -> None:
+    """Train a recipe with several seeds and print the mean and deviation of their figures.
+
+    `how` are `train_seeds`'s device, devices and tensorboard.
+    """
+    from longtailed.cli.console import print_results, print_spread
+    from longtailed.runs.seeds import parse_seeds, spread, train_seeds
+
+    finished = train_seeds(recipe, parse_seeds(seeds), out=out, jobs=jobs, **how)
+    print_results(finished)
+    print_spread(spread(finished), len(finished))
+    typer.echo(f"report: {finished[0].directory.parent / 'report.html'}")
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where the runs go.")] = Path(
+        "runs/demo"
+    ),
+    device: DeviceOption = "auto",
+) -> None:
+    """Train cross-entropy and LDAM-DRW on long-tailed digits and compare them (no download)."""
+    from longtailed.cli.console import print_results
+    from longtailed.report import write_report
+    from longtailed.runs import run
+
+    finished = [
+        run.train(f"digits-{method}", out=out / method, device=device)
+        for method in ("ce", "ldam-drw")
+    ]
+    report = write_report([one.directory for one in finished], out / "report.html")
+    print_results(finished)
+    typer.echo(f"report: {report}")
+
+
+@app.command("list")
+def list_(
+    what: Annotated[
+        str,
+        typer.Argument(help="methods, networks, sources, recipes, views, samplers or experiments."),
+    ] = "recipes",
+    filter_: Annotated[
+        str, typer.Argument(metavar="[PART]", help="Only names with this part.")
+    ] = "",
+) -> None:
+    """List what there is by name."""
+    from longtailed.cli import catalogue
+    from longtailed.cli.console import print_names
+    from longtailed.errors import unknown_name
+
+    if what not in catalogue.LISTS:
+        raise unknown_name("list", what, catalogue.LISTS)
+    notes = catalogue.LISTS[what]()
+    print_names({name: note for name, note in notes.items() if filter_ in name})
+    if what == "networks":
+        typer.echo("and every timm model by its name, e.g. resnet50 or vit_small_patch16_224.")
+
+
+@app.command()
+def data(
+    source: Annotated[str, typer.Argument(help="A source's name or a path.")],
+    split: Annotated[str, typer.Option(help="train, val or test.")] = "train",
+    root: RootOption = None,
+    imbalance: Annotated[
+        float | None, typer.Option(help="Show it after subsampling to this ratio.")
+    ] = None,
+    profile: Annotated[Profile, typer.Option(help="exp or step.")] = "exp",
+    label_column: LabelColumnOption = None,
+    image_column: ImageColumnOption = None,
+    class_names: ClassNamesOption = None,
+    split_by: SplitByOption = None,
+    split_by_pattern: SplitByPatternOption = None,
+    duplicates: Annotated[
+        Duplicates, typer.Option(help="exact, or near: also look-alikes, and across splits.")
+    ] = "exact",
+    on_bad_image: Annotated[OnBadImage, typer.Option(help="error or skip.")] = "error",
+    download: Annotated[bool, typer.Option("--download", help="Permit fetching CIFAR.")] = False,
+    thumbnails: Annotated[Path | None, typer.Option(help="Write a picture of examples.")] = None,
+    full: Annotated[bool, typer.Option("--full", help="Decode every image.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Describe a source: counts, imbalance, Gini, groups, duplicates, thumbnails.
+
+    What could not be trained on is an error, after the description.
+    """
+    from longtailed.cli.console import print_description, print_near_duplicates
+    from longtailed.data import (
+        available_splits,
+        count_near_duplicates,
+        describe_imageset,
+        load_imageset,
+        make_long_tailed,
+        scan_images,
+        thumbnail_grid,
+    )
+    from longtailed.data.loading import check_train_classes
+    from longtailed.data.sources.names import canonical_split
+
+    def load(
+        name: str, split_by: str | None = None, split_by_pattern: str | None = None
+    ) -> ImageSet:
+        return load_imageset(
+            source,
+            name,
+            root=root,
+            label_column=label_column,
+            image_column=image_column,
+            class_names=class_names,
+            on_bad_image=on_bad_image,
+            download=download,
+            split_by=split_by,
+            split_by_pattern=split_by_pattern,
+        )
+
+    imageset = load(split, split_by, split_by_pattern)
+    if imbalance is not None:
+        imageset = make_long_tailed(imageset, imbalance, profile=profile)
+    description = describe_imageset(imageset, full=full)
+    if duplicates == "near":
+        columns = {"label_column": label_column, "image_column": image_column}
+        names = dict.fromkeys([*available_splits(source, **columns), split])
+        sets = {name: imageset if name == split else load(name) for name in names}
+        description["near_duplicates"] = count_near_duplicates(sets)
+    if as_json:
+        typer.echo(to_json(description, indent=2, ensure_ascii=False))
+    else:
+        print_description(description, imageset.class_names)
+        if duplicates == "near":
+            print_near_duplicates(description["near_duplicates"])
+    if thumbnails is not None:
+        if thumbnails.suffix.lower() not in {".png", ".jpg", ".jpeg", ".webp"}:
+            raise LongTailedError(f"{thumbnails} must end in .png, .jpg or .webp.")
+        thumbnail_grid(imageset, thumbnails)
+        typer.echo(f"thumbnails: {thumbnails}")
+    if description["unreadable_images"]:
+        scan_images(imageset, full=full)
+    if canonical_split(split) == "train":
+        check_train_classes(imageset)
+
+
+@app.command()
+def evaluate(
+    run_directory: Annotated[Path, typer.Argument(help="A finished run.")],
+    data: Annotated[str | None, typer.Option(help="Other data with the same classes.")] = None,
+    split: Annotated[str | None, typer.Option(help="Another split.")] = None,
+    weights: WeightsOption = "last",
+    root: RootOption = None,
+    label_column: LabelColumnOption = None,
+    image_column: ImageColumnOption = None,
+    class_names: ClassNamesOption = None,
+    verify: VerifyOption = None,
+    groups: Annotated[
+        Grouping | None, typer.Option(help="counts, terciles or auto (the recipe's).")
+    ] = None,
+    device: DeviceOption = "auto",
+    per_class: Annotated[bool, typer.Option("--per-class", help="Also each class.")] = False,
+) -> None:
+    """Evaluate a finished run on its test split or on other data; prints JSON."""
+    from longtailed.cli.console import print_uncovered
+    from longtailed.runs import trained
+
+    result = trained.evaluate(
+        run_directory,
+        data=data,
+        split=split,
+        weights=weights,
+        device=device,
+        groups=groups,
+        root=root,
+        label_column=label_column,
+        image_column=image_column,
+        class_names=class_names,
+        verify=verify,
+    )
+    figures = dict(result.figures)
+    print_uncovered(figures, to=sys.stderr)  # the figures alone go to the standard output
+    if not per_class:
+        figures.pop("per_class")
+    typer.echo(to_json(figures, indent=2, ensure_ascii=False))
+
+
+@app.command()
+def predict(
+    run_directory: Annotated[Path, typer.Argument(help="A finished run.")],
+    images: Annotated[list[Path], typer.Argument(help="Image files or folders.")],
+    top: Annotated[int, typer.Option(help="Classes per image.", min=1)] = 1,
+    weights: WeightsOption = "last",
+    on_bad_image: Annotated[OnBadImage, typer.Option(help="error or skip.")] = "error",
+    device: DeviceOption = "auto",
+) -> None:
+    """Predict the classes of image files; prints CSV: path, rank, class, probability."""
+    from longtailed.runs import prediction
+
+    found = prediction.predict(
+        run_directory, images, top=top, weights=weights, device=device, on_bad_image=on_bad_image
+    )
+    writer = csv.writer(sys.stdout)
+    for number, one in enumerate(found):
+        if number == 0:  # not before it is sure that there is something to tell
+            writer.writerow(("path", "rank", "class", "probability"))
+        for rank, (name, probability) in enumerate(one.classes, start=1):
+            writer.writerow((one.path, rank, name, f"{probability:.4f}"))
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Finished runs, side by side.")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="The HTML file.")] = None,
+) -> None:
+    """Write one self-contained HTML report of one run or of several side by side."""
+    from longtailed.report import write_report
+
+    finished = [path for path in runs if (path / "results.json").exists()]
+    if finished and len(finished) < len(runs):
+        left_out = ", ".join(str(path) for path in runs if path not in finished)
+        typer.echo(f"left out, as they hold no finished run: {left_out}", err=True)
+        runs = finished
+    if out is None and len(runs) > 1:
+        out = Path("report.html")
+    typer.echo(f"report: {write_report(runs, out)}")

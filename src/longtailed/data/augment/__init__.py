@@ -1,0 +1,1 @@
+"""Views: operations on batches of images."""

@@ -1,0 +1,187 @@
+"""A run's directory: whose it is, and whether the data is still what the run began with."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from longtailed.data import ImageSet
+from longtailed.data.image_record import (
+    Verify,
+    changes,
+    fingerprint,
+    images_of,
+    read_record,
+    record_images,
+    write_record,
+)
+from longtailed.errors import LongTailedError
+from longtailed.recipes import Recipe, load_recipe
+from longtailed.runs.prepare import Opened, open_images
+from longtailed.training.checkpoint import file_digest, read_json, write_atomically, write_json
+
+WEIGHT_SETTINGS = ("init_from", "weights")
+RECORD = "images.parquet"  # which images the run is made of; see `record_images`
+
+
+def default_directory(recipe: Recipe) -> Path:
+    """Return runs/<name>-<hash>: a directory for this recipe on files at these places.
+
+    The hash is the recipe's identity if it names no files. A place below the working directory
+    counts from there, however it is spelt.
+    """
+    key = recipe.identity
+    if recipe.paths:
+        places = json.dumps({name: _place(path) for name, path in recipe.paths.items()})
+        key = hashlib.sha256(f"{key} {places}".encode()).hexdigest()
+    return Path("runs") / f"{recipe.name}-{key[:8]}"
+
+
+def _place(path: str) -> str:
+    here, place = Path.cwd(), Path(path).expanduser().resolve()
+    return str(place.relative_to(here) if place.is_relative_to(here) else place)
+
+
+def read_recipe(directory: Path) -> Recipe:
+    """Return the recipe of a run's directory; raise `LongTailedError` if there is none."""
+    path = directory / "recipe.json"
+    values = read_json(path)
+    try:
+        return load_recipe(values)
+    except LongTailedError as error:
+        raise LongTailedError(
+            f"{path} cannot be used: {error} Was it written by another version?"
+        ) from None
+
+
+def check_directory(directory: Path, recipe: Recipe) -> None:
+    """Raise `LongTailedError` if the directory holds anything but this recipe's run."""
+    if (directory / "recipe.json").exists():
+        held = read_recipe(directory)
+        if held.identity != recipe.identity:
+            raise LongTailedError(
+                f"{directory} holds another recipe ({_difference(held, recipe)}); choose another "
+                "directory with --out, or remove this one."
+            )
+    elif directory.exists() and not (directory.is_dir() and _is_free(directory)):
+        raise LongTailedError(f"{directory} exists and holds no run; choose another directory.")
+
+
+def begun_precision(directory: Path, recipe: Recipe) -> str:
+    """Return the precision in which the directory's run was begun, else the recipe's.
+
+    A run with `precision=auto` goes on in the same one on another machine.
+    """
+    path = directory / "manifest.json"
+    if recipe.precision != "auto" or not path.exists():
+        return recipe.precision
+    return str(read_json(path).get("precision", recipe.precision))
+
+
+def record_run(directory: Path, recipe: Recipe, opened: Opened) -> tuple[pa.Table, dict[str, Any]]:
+    """Return the record of a run's images and what the manifest says of its files.
+
+    Raises `LongTailedError`, saying what has changed, if the directory holds a finished or begun
+    run on other images or from other initial weights.
+    """
+    begun = any((directory / name).exists() for name in ("checkpoint.pt", "results.json"))
+    before = read_record(directory / RECORD) if begun else None
+    record = record_images(opened.sets, before, recipe.data.verify)
+    files = {
+        "class_names": list(opened.sets["train"].class_names),
+        "sha256": {name: fingerprint(images_of(record, name)) for name in opened.sets},
+        "initial_weights": _initial_weights(recipe),
+    }
+    if before is not None:
+        held = read_json(directory / "manifest.json")
+        changed = changes(before, record)
+        if changed is None and held["class_names"] != files["class_names"]:
+            changed = "the classes stand in another order"
+        if changed is None and held.get("initial_weights") != files["initial_weights"]:
+            changed = "the weights that it began from are others"
+        if changed is not None:
+            raise LongTailedError(
+                f"{directory} holds a run on other data: {changed}. Restore what it was, choose "
+                "another directory with --out, or remove this one."
+            )
+    return record, files
+
+
+def check_unchanged(directory: Path, recipe: Recipe) -> None:
+    """Raise `LongTailedError`, saying what has changed, unless a run's data is what it was."""
+    record_run(directory, recipe, open_images(recipe, scan=False))
+
+
+def changes_since(
+    directory: Path,
+    sets: Mapping[str, ImageSet],
+    splits: Sequence[str],
+    verify: Verify = "auto",
+) -> str | None:
+    """Return what has changed of a run's images (`sets`: all of them as they are now), as text.
+
+    None if those of `splits` are what they were, in whatever order.
+    """
+    held = read_record(directory / RECORD)
+    before = pa.concat_tables([images_of(held, name) for name in splits])
+    now = record_images({name: sets[name] for name in splits}, held, verify)
+    if changes(before, now, ordered=False) is None:
+        return None
+    return changes(held, record_images(sets, held, verify))
+
+
+def claim_directory(
+    directory: Path, recipe: Recipe, manifest: dict[str, Any], record: pa.Table
+) -> None:
+    """Write recipe.json, manifest.json and the record of the run's images."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        for path in filter(_is_leftover, directory.iterdir()):
+            path.unlink()
+    except OSError as error:
+        raise LongTailedError(f"cannot use {directory}: {error.strerror}.") from None
+    write_json(directory / "recipe.json", recipe.model_dump(mode="json"))
+    write_atomically(directory / RECORD, lambda file: write_record(file, record))
+    write_json(directory / "manifest.json", manifest)
+
+
+def _initial_weights(recipe: Recipe) -> dict[str, str]:
+    """Return the SHA-256 of each file of weights that a recipe begins from, by setting."""
+    paths = {key: Path(path) for key, path in recipe.paths.items() if key in WEIGHT_SETTINGS}
+    files = {
+        key: path / "model.safetensors" if path.is_dir() else path for key, path in paths.items()
+    }
+    return {key: file_digest(path) for key, path in files.items()}
+
+
+def _is_free(directory: Path) -> bool:
+    try:
+        return all(map(_is_leftover, directory.iterdir()))
+    except OSError as error:
+        raise LongTailedError(f"cannot use {directory}: {error.strerror}.") from None
+
+
+def _is_leftover(path: Path) -> bool:
+    """Whether a file was being written when a run was killed (see `write_atomically`)."""
+    return path.name.startswith(".") and path.name.endswith(".tmp")
+
+
+def _difference(held: Recipe, wanted: Recipe) -> str:
+    """Return the first setting in which two recipes differ, as text."""
+
+    def walk(old: Any, new: Any, path: str) -> str:
+        if isinstance(old, dict) and isinstance(new, dict):
+            pairs = [(key, old.get(key), new.get(key)) for key in {**old, **new}]
+        elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+            pairs = [(str(i), *pair) for i, pair in enumerate(zip(old, new, strict=True))]
+        else:
+            return f"{path} is {old!r} there and {new!r} here"
+        key, first, second = next(pair for pair in pairs if pair[1] != pair[2])
+        return walk(first, second, f"{path}.{key}" if path else key)
+
+    return walk(held.settings(), wanted.settings(), "")
