@@ -24,7 +24,8 @@ from longtailed.methods import CrossEntropy, Progress
 from longtailed.nn import Network, build_network
 from longtailed.training.engine import make_fabric
 from longtailed.training.fit import fit
-from longtailed.training.job import FitOptions, Job
+from longtailed.training.job import Job
+from longtailed.training.options import FitOptions
 
 STEPS, BATCH, CLASSES = 8, 128, 10
 

@@ -17,16 +17,17 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from longtailed.data.settings import Data
 from longtailed.methods import CrossEntropy
 from longtailed.nn import Network, build_network
 from longtailed.recipes import Recipe
-from longtailed.recipes.recipe import Data
 from longtailed.runs.prepare import prepare
 from longtailed.training.engine import make_fabric
 from longtailed.training.evaluation import evaluate_split
 from longtailed.training.fit import fit
-from longtailed.training.job import FitOptions, Job
+from longtailed.training.job import Job
 from longtailed.training.optim import Optimizer
+from longtailed.training.options import FitOptions
 from longtailed.training.schedules import Schedule
 
 

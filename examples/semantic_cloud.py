@@ -27,19 +27,20 @@ from matplotlib.patheffects import withStroke
 from PIL import Image
 from torch import Tensor
 
+from longtailed.data.settings import Data
 from longtailed.data.splits import Splits
 from longtailed.losses import ClassStatistics, reason_covariance
 from longtailed.methods import CrossEntropy, class_relation_graph
 from longtailed.methods.relations import tail_classes
 from longtailed.nn import Network, build_network
 from longtailed.recipes import Recipe
-from longtailed.recipes.recipe import Data
 from longtailed.report.canvas import INK, RC, RUN_COLORS, new_figure
 from longtailed.runs.prepare import prepare
 from longtailed.training.engine import make_fabric
 from longtailed.training.fit import fit
-from longtailed.training.job import FitOptions, Job
+from longtailed.training.job import Job
 from longtailed.training.optim import Optimizer
+from longtailed.training.options import FitOptions
 from longtailed.training.schedules import Schedule
 
 ALPHA, BETA = 1.0, 0.5  # RISDA's default strengths, as they are at the end of a run

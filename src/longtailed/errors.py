@@ -23,3 +23,11 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> LongTailedError:
         return LongTailedError(f"unknown {kind} {name!r};{hint}")
     shown = ", ".join(names[:40]) + (", ..." if len(names) > 40 else "")
     return LongTailedError(f"unknown {kind} {name!r};{hint} Known: {shown}.")
+
+
+class Interrupted(Exception):  # noqa: N818  it is no error
+    """Training was asked to stop; its state is on disk. `code` is the shell's exit code."""
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code

@@ -16,9 +16,8 @@ import torch
 from PIL import Image
 
 from longtailed import train
-from longtailed.errors import LongTailedError
+from longtailed.errors import Interrupted, LongTailedError
 from longtailed.training.checkpoint import read_weights
-from longtailed.training.job import Interrupted
 
 QUICK = ["epochs=2", "network.options.width=0.5", "batch_size=32", "holdout=4"]
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from longtailed.data.loading import load_splits
+from longtailed.data.settings import Data
 from longtailed.data.unlabelled import load_unlabelled
 from longtailed.errors import LongTailedError
 from longtailed.recipes import compose, override
-from longtailed.recipes.recipe import Data
 from longtailed.runs.run import train
 
 

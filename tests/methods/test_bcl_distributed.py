@@ -20,7 +20,8 @@ from torch.nn.parallel import DistributedDataParallel
 from longtailed.data import Batch, ImageSet, Splits, parse_view
 from longtailed.training.engine import make_fabric
 from longtailed.training.fit import fit
-from longtailed.training.job import FitOptions, Job
+from longtailed.training.job import Job
+from longtailed.training.options import FitOptions
 from longtailed.methods import BalancedContrastive, Progress, build_method
 from longtailed.nn import build_network
 from longtailed.training.optim import Optimizer

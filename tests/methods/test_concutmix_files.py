@@ -7,10 +7,12 @@ import dataclasses
 import pytest
 import torch
 
+from longtailed.errors import Interrupted
 from longtailed.methods import build_method
 from longtailed.training.fit import fit
-from longtailed.training.job import FitOptions, Interrupted, Job
+from longtailed.training.job import Job
 from longtailed.training.optim import Optimizer
+from longtailed.training.options import FitOptions
 
 COUNTS = [24, 12, 6, 3]
 EPOCHS, BATCH, STEPS = 3, 6, 7

@@ -11,8 +11,9 @@ import torch
 from longtailed.errors import LongTailedError
 from longtailed.methods import METHODS, Progress, build_method, method_class
 from longtailed.training.fit import fit
-from longtailed.training.job import FitOptions, Job
+from longtailed.training.job import Job
 from longtailed.training.optim import Optimizer
+from longtailed.training.options import FitOptions
 from longtailed.training.schedules import Schedule
 
 COUNTS = [24, 12, 6, 3]

@@ -15,8 +15,9 @@ from longtailed.methods import NearestClassMean, build_method, tau_normalize
 from longtailed.methods.tau_norm import GRID, best_tau
 from longtailed.nn import LinearHead
 from longtailed.training.fit import fit
-from longtailed.training.job import FitOptions, Job
+from longtailed.training.job import Job
 from longtailed.training.optim import Optimizer
+from longtailed.training.options import FitOptions
 from longtailed.training.schedules import Schedule
 
 GOLDEN = Path(__file__).parents[1] / "golden"

@@ -20,8 +20,9 @@ from longtailed.nn import Network
 from longtailed.nn.backbone import Backbone
 from longtailed.nn.heads import LinearHead
 from longtailed.training.fit import fit
-from longtailed.training.job import FitOptions, Job
+from longtailed.training.job import Job
 from longtailed.training.optim import Optimizer
+from longtailed.training.options import FitOptions
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 COUNTS = [24, 12, 6, 3]

@@ -14,8 +14,9 @@ from longtailed.data.streams import Batch
 from longtailed.errors import LongTailedError
 from longtailed.methods import METHODS, Progress, build_method, moco_logits
 from longtailed.training.fit import fit
-from longtailed.training.job import FitOptions, Job
+from longtailed.training.job import Job
 from longtailed.training.optim import Optimizer
+from longtailed.training.options import FitOptions
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "moco.npz")
 CASES = [int(key.removeprefix("K_")) for key in GOLDEN if key.startswith("K_")]

@@ -12,8 +12,9 @@ from longtailed.errors import LongTailedError
 from longtailed.methods import build_method, rotate_batch
 from longtailed.methods.rotation import draw_turns
 from longtailed.training.fit import fit
-from longtailed.training.job import FitOptions, Job
+from longtailed.training.job import Job
 from longtailed.training.optim import Optimizer
+from longtailed.training.options import FitOptions
 from longtailed.training.schedules import Schedule
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "rotation.npz"

@@ -18,8 +18,9 @@ from longtailed.methods.rsg import largest_classes
 from longtailed.nn import Network, build_network
 from longtailed.training.checkpoint import load_weights, save_weights
 from longtailed.training.fit import fit
-from longtailed.training.job import FitOptions, Job
+from longtailed.training.job import Job
 from longtailed.training.optim import Optimizer
+from longtailed.training.options import FitOptions
 from longtailed.training.schedules import Schedule
 
 COUNTS = [24, 12, 6, 3]

@@ -13,8 +13,9 @@ from longtailed.data.streams import Batch
 from longtailed.methods import RSG, Progress
 from longtailed.nn import build_network
 from longtailed.training.fit import fit
-from longtailed.training.job import FitOptions, Job
+from longtailed.training.job import Job
 from longtailed.training.optim import Optimizer
+from longtailed.training.options import FitOptions
 
 BEFORE, AFTER = 0, 9
 

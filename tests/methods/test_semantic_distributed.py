@@ -22,7 +22,8 @@ import torch
 from longtailed.data import Batch, ImageSet, Splits, parse_view
 from longtailed.training.engine import make_fabric
 from longtailed.training.fit import fit
-from longtailed.training.job import FitOptions, Job
+from longtailed.training.job import Job
+from longtailed.training.options import FitOptions
 from longtailed.methods import RISDA, MetaSAug, Progress
 from longtailed.nn import build_network
 from longtailed.training.optim import Optimizer

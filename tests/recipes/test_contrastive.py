@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
+from longtailed.data.positions import epoch_at
 from longtailed.data.streams import Batch
 from longtailed.methods import build_method, concutmix
 from longtailed.nn import build_network
 from longtailed.recipes import named_recipe
-from longtailed.training.schedules import epoch_at
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "concutmix_lr_schedule.npz")
 

@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 
 from longtailed.data import image_record
+from longtailed.errors import Interrupted
 from longtailed.runs.run import train as train_here
 from longtailed.training.checkpoint import read_json, read_weights
-from longtailed.training.job import Interrupted
 
 SETTINGS = {
     "network.options.width": 0.5,

@@ -16,9 +16,9 @@ from PIL import Image
 from longtailed.data import ImageSet, Stream
 from longtailed.data.image_record import fingerprint, images_of, record_images
 from longtailed.data.loading import load_splits
+from longtailed.data.settings import Data
 from longtailed.errors import LongTailedError
 from longtailed.recipes import Recipe, load_recipe
-from longtailed.recipes.recipe import Data
 from longtailed.runs import prepare as module
 from longtailed.runs.prepare import default_views, normalization, prepare, store
 

@@ -10,13 +10,14 @@ import pytest
 import torch
 
 from longtailed.data.augment.views import OPS, parse_view
-from longtailed.errors import LongTailedError
+from longtailed.errors import Interrupted, LongTailedError
 from longtailed.methods import METHODS, CrossEntropy, Progress, build_method, method_class
 from longtailed.training.capture import Replayed, decide_capture
 from longtailed.training.evaluation import Evaluator
 from longtailed.training.fit import fit
-from longtailed.training.job import FitOptions, Interrupted, Job
+from longtailed.training.job import Job
 from longtailed.training.optim import Optimizer
+from longtailed.training.options import FitOptions
 from longtailed.training.schedules import Schedule
 
 COUNTS = [24, 12, 6, 3]

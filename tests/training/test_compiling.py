@@ -12,8 +12,9 @@ from longtailed.errors import LongTailedError
 from longtailed.methods import CrossEntropy
 from longtailed.training.compiling import compiled_stages
 from longtailed.training.fit import fit
-from longtailed.training.job import FitOptions, Job
+from longtailed.training.job import Job
 from longtailed.training.optim import Optimizer
+from longtailed.training.options import FitOptions
 
 COUNTS = [24, 12, 6, 3]
 

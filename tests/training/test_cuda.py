@@ -10,8 +10,9 @@ from longtailed.training.capture import side_stream
 from longtailed.training.engine import make_fabric
 from longtailed.training.evaluation import Evaluator
 from longtailed.training.fit import fit
-from longtailed.training.job import FitOptions, Job
+from longtailed.training.job import Job
 from longtailed.training.optim import Optimizer
+from longtailed.training.options import FitOptions
 from longtailed.training.schedules import Schedule
 from longtailed.training.steps import Steps
 

@@ -11,8 +11,9 @@ from longtailed.nn import Network
 from longtailed.training.evaluation import evaluate_split
 from longtailed.training.features import FeatureStore, pass_batch_size
 from longtailed.training.fit import fit
-from longtailed.training.job import FitOptions, Job
+from longtailed.training.job import Job
 from longtailed.training.optim import Optimizer
+from longtailed.training.options import FitOptions
 from longtailed.training.schedules import Schedule
 
 COUNTS = [24, 12, 6, 3]

@@ -9,11 +9,12 @@ import signal
 import pytest
 import torch
 
-from longtailed.errors import LongTailedError
+from longtailed.errors import Interrupted, LongTailedError
 from longtailed.methods import CrossEntropy
 from longtailed.training.fit import fit
-from longtailed.training.job import FitOptions, Interrupted, Job
+from longtailed.training.job import Job
 from longtailed.training.optim import Optimizer
+from longtailed.training.options import FitOptions
 from longtailed.training.schedules import Schedule
 
 COUNTS = [24, 12, 6, 3]

@@ -21,8 +21,9 @@ from longtailed.data import ImageSet, Splits, load_imageset, parse_view
 from longtailed.methods import METHODS, build_method, method_class
 from longtailed.nn import build_network
 from longtailed.training.fit import fit
-from longtailed.training.job import FitOptions, Job
+from longtailed.training.job import Job
 from longtailed.training.optim import Optimizer
+from longtailed.training.options import FitOptions
 from longtailed.training.schedules import Schedule
 
 RECORDED = Path(__file__).parents[1] / "golden" / "loss_traces.json"

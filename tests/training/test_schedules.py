@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from longtailed.training.schedules import Schedule, epoch_at
+from longtailed.data.positions import epoch_at
+from longtailed.training.schedules import Schedule
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 

@@ -26,7 +26,7 @@ COMMANDS = (
 
 def main() -> None:
     """Run the command line; bad input is one sentence and exit code 2."""
-    from longtailed.training.job import Interrupted
+    from longtailed.errors import Interrupted
 
     # Users of a command see our own warnings, one line each; not what libraries say to developers.
     warnings.simplefilter("ignore")

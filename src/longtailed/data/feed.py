@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import repeat
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -12,15 +12,12 @@ import torch
 from torch import Tensor
 
 from longtailed.data.augment.views import View
-from longtailed.data.imageset import IntArray
+from longtailed.data.imageset import ImageSet, IntArray
 from longtailed.data.loader import BoolArray, ViewLoader
+from longtailed.data.positions import epoch_at
 from longtailed.data.samplers import Sampler, make_sampler, sampler_options
 from longtailed.data.streams import Batch, Stream, step_seed
 from longtailed.errors import LongTailedError
-from longtailed.training.schedules import epoch_at
-
-if TYPE_CHECKING:
-    from longtailed.data.splits import Splits
 
 
 class Draw(NamedTuple):
@@ -34,6 +31,19 @@ class Draw(NamedTuple):
     seed: int
 
 
+class Serving(NamedTuple):
+    """How a feed's batches reach the device.
+
+    `pixels` returns the set's images there, uint8 (of a set in memory); `prepare` makes normalised
+    views of uint8 images, with a generator; `workers` decode files.
+    """
+
+    device: torch.device
+    workers: int
+    pixels: Callable[[], Tensor]
+    prepare: Callable[[Sequence[Tensor], Sequence[View], torch.Generator], tuple[Tensor, ...]]
+
+
 class Feed:
     """The batches of one stream for one process.
 
@@ -44,7 +54,9 @@ class Feed:
 
     def __init__(
         self,
-        splits: Splits,
+        imageset: ImageSet,
+        views: Sequence[View],
+        serve: Serving,
         name: str,
         stream: Stream,
         batch_size: int,
@@ -53,12 +65,11 @@ class Feed:
         world_size: int = 1,
         drop_last: bool = True,
     ) -> None:
-        self.splits, self.name, self.stream, self.seed = splits, name, stream, seed
+        self.imageset, self.views, self.serve = imageset, views, serve
+        self.name, self.stream, self.seed = name, stream, seed
         self.rank, self.world_size = rank, world_size
-        self.imageset = splits.imageset(stream.split)
         if len(self.imageset) == 0:
             raise LongTailedError(f"the split '{stream.split}' has no images.")
-        self.views = [splits.view(view) for view in stream.views]
         wanted = stream.batch_size or batch_size  # over all processes
         if wanted % world_size:
             raise LongTailedError(
@@ -70,8 +81,8 @@ class Feed:
         self.images = self.steps * self.batch_size  # of an epoch
         if rest > 1 and not drop_last:
             self.steps, self.images = self.steps + 1, share
-        self.generator = torch.Generator(splits.device)
-        self._labels = torch.from_numpy(self.imageset.labels).to(splits.device)
+        self.generator = torch.Generator(serve.device)
+        self._labels = torch.from_numpy(self.imageset.labels).to(serve.device)
         self._loader: ViewLoader | None = None
         self._samplers: dict[str, Sampler] = {}
 
@@ -163,11 +174,11 @@ class Feed:
         if not self.views:
             return Batch((), self._labels[index], index, used)
         if self.imageset.in_memory:
-            pixels, views = self.splits.pixels(self.stream.split), self.views
+            pixels, views = self.serve.pixels(), self.views
             images = [pixels[index]] * len(views)
         else:
             views = [View(view.batch_ops) for view in self.views]
-        prepared = self.splits.prepare(images, views, self.generator)
+        prepared = self.serve.prepare(images, views, self.generator)
         return Batch(prepared, self._labels[index], index, used)
 
     def _rows(self, epoch: int, epochs: int, first_step: int) -> list[IntArray]:
@@ -186,7 +197,7 @@ class Feed:
         return np.broadcast_to(drawn, images)
 
     def _copied(self, rows: Sequence[npt.NDArray[Any]]) -> Iterator[tuple[Tensor, ...]]:
-        device, values = self.splits.device, torch.from_numpy(np.concatenate(rows))
+        device, values = self.serve.device, torch.from_numpy(np.concatenate(rows))
         if device.type == "cuda":
             values = values.pin_memory()  # else the copy would wait for the device
         whole = values.to(device, non_blocking=True)  # one copy an epoch
@@ -198,7 +209,7 @@ class Feed:
     ) -> Iterator[tuple[Tensor, ...]]:
         if self._loader is None:
             self._loader = ViewLoader(
-                self.imageset, self.views, self.splits.workers, self.splits.device
+                self.imageset, self.views, self.serve.workers, self.serve.device
             )
         seed = step_seed(self.seed, self.name, "decode", epoch, self.rank)
         yield from self._loader.load(plan, used, seed, first_step)

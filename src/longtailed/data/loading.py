@@ -17,10 +17,10 @@ from longtailed.data import (
     split_meta,
 )
 from longtailed.data.groups import describe_groups, single_group_classes
+from longtailed.data.settings import Data
 from longtailed.data.sources.names import canonical_split, list_names, match_classes
 from longtailed.data.unlabelled import load_unlabelled
 from longtailed.errors import LongTailedError
-from longtailed.recipes.recipe import Data
 
 TEST_SHARE = 0.2  # of each class, where a source has no split to test on
 BY_US = "held out from train by us"

@@ -3,17 +3,58 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, TypeAlias
+from dataclasses import replace
+from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from annotated_types import MinLen
+from pydantic import BaseModel, ConfigDict, field_validator
 
-from longtailed.data.imageset import IntArray
+from longtailed.data.image_record import fingerprint, record_images
+from longtailed.data.imageset import ImageSet, IntArray
+from longtailed.data.setting_types import Distinct, Index, Not, Share, UsedWith
 from longtailed.errors import LongTailedError, unknown_name
 
 UInt8Array: TypeAlias = npt.NDArray[np.uint8]
 ROUNDINGS = ("trunc", "round")
 NOISE = "noise"
+
+
+Changed = UsedWith(fraction=Not(0))
+
+
+class Similar(BaseModel):
+    """A share of head images mixed with tail images before training (arXiv 2107.03758).
+
+    See `mix_similar_samples`; the choice comes from the recipe's `subset_seed`.
+
+    Args:
+        fraction: share of each head class that is mixed; 0 leaves the images as they are.
+        head_weight: weight of the head image in a mixed one; the tail image has the rest.
+        head_classes: the classes whose images are mixed, by number.
+        tail_class: the class they are mixed with; None: the last; "noise": random pixels.
+        mode: "replace" changes images of the head class in place, "append" adds the mixed ones.
+        rounding: "trunc" or "round", from the mixed value to a pixel.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    fraction: Share = 0.0
+    head_weight: Annotated[Share, Changed] = 0.2
+    head_classes: Annotated[tuple[Index, ...], MinLen(1), Distinct, Changed] = (0,)
+    tail_class: Annotated[Index | Literal["noise"] | None, Changed] = None
+    mode: Annotated[Literal["replace", "append"], Changed] = "replace"
+    rounding: Annotated[Literal["trunc", "round"], Changed] = "trunc"
+
+    @field_validator("tail_class", mode="before")
+    @classmethod
+    def _number_or_noise(cls, value: Any) -> Any:
+        named = isinstance(value, str) and value != "noise" and not value.isdecimal()
+        if named or isinstance(value, bool | float) or (isinstance(value, int) and value < 0):
+            raise ValueError("give the number of a class, counted from 0, or noise")
+        return value
 
 
 class SimilarSamples(NamedTuple):
@@ -156,3 +197,46 @@ def _check(
             raise LongTailedError(
                 f"class {wanted} has no images, so no similar samples can be made of it."
             )
+
+
+def with_similar_samples(
+    train: ImageSet, wanted: Similar, seed: int
+) -> tuple[ImageSet, dict[str, Any]]:
+    """Return the training images with the similar samples that a recipe wants, and a note on it.
+
+    The pixels are copied first, so no other set that shares them changes. The note says how many
+    images were mixed and what the fingerprint was before.
+
+    Raises `LongTailedError` unless the images are decoded in memory.
+    """
+    if not train.in_memory:
+        raise LongTailedError(
+            f"{train.name}: similar samples are mixed of pixels in memory, but these images are "
+            "files that are decoded one at a time; store small images of one size as parquet."
+        )
+    last = train.num_classes - 1
+    tail = last if wanted.tail_class is None else wanted.tail_class
+    pixels = train.pixels().numpy()
+    rows, mixed = mix_similar_samples(
+        pixels, train.labels, wanted.head_classes, tail, wanted.fraction,
+        wanted.head_weight, seed, wanted.rounding,
+    )  # fmt: skip
+    labels = train.labels
+    if wanted.mode == "append":
+        pixels, labels = np.concatenate([pixels, mixed]), np.concatenate([labels, labels[rows]])
+    else:
+        pixels[rows] = mixed
+    edited = replace(
+        train,
+        images=torch.from_numpy(pixels),
+        labels=labels,
+        indices=np.arange(len(labels)),
+        groups=None,  # a mixed image comes from two
+    )
+    note = {
+        **wanted.model_dump(mode="json"),
+        "tail_class": tail,
+        "images": len(rows),
+        "sha256_before": fingerprint(record_images({"train": train})),
+    }
+    return edited, note

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from longtailed.data.augment.geometry import normalize
 from longtailed.data.augment.views import View
-from longtailed.data.feed import Feed
+from longtailed.data.feed import Feed, Serving
 from longtailed.data.imageset import ImageSet
 from longtailed.data.streams import Batch, Stream
 from longtailed.errors import LongTailedError, unknown_name
@@ -93,7 +93,12 @@ class Splits:
         drop_last: bool = True,
     ) -> Feed:
         """Return the feed of one stream for this process; `batch_size` is over all processes."""
-        return Feed(self, name, stream, batch_size, seed, rank, world_size, drop_last)
+        split, views = stream.split, [self.view(view) for view in stream.views]
+        serve = Serving(self.device, self.workers, lambda: self.pixels(split), self.prepare)
+        return Feed(
+            self.imageset(split), views, serve, name, stream, batch_size, seed, rank, world_size,
+            drop_last,
+        )  # fmt: skip
 
     def scan(
         self,
@@ -118,7 +123,7 @@ class Splits:
     ) -> Feed:
         """Return a feed for ordered passes over a split; without a view its images are not read."""
         stream = Stream(views=() if view is None else (view,), split=split)
-        return Feed(self, "scan", stream, batch_size * world_size, seed, rank, world_size)
+        return self.open("scan", stream, batch_size * world_size, seed, rank, world_size)
 
     def prepare(
         self, images: Sequence[Tensor], views: Sequence[View], generator: torch.Generator

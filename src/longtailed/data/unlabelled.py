@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from longtailed.data import ImageSet, available_splits, make_long_tailed
+from longtailed.data.settings import REST, Data
 from longtailed.data.sources.table_layout import is_list_file
 from longtailed.errors import LongTailedError
-from longtailed.recipes.recipe import REST, Data
 
 
 def load_unlabelled(

@@ -9,6 +9,7 @@ from typing import Any, get_type_hints
 
 from torch import Tensor
 
+from longtailed.data.positions import is_position
 from longtailed.data.setting_types import checked
 from longtailed.errors import unknown_name
 from longtailed.methods.base import Method, Progress, Run
@@ -28,7 +29,6 @@ from longtailed.methods.rotation import Rotation, rotate_batch
 from longtailed.methods.rsg import RSG, RSGLDAM, RSGFocal
 from longtailed.methods.tau_norm import TauNorm, tau_normalize
 from longtailed.nn import Network
-from longtailed.training.schedules import is_position
 
 __all__ = [
     "ISDA",

@@ -8,10 +8,10 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor, nn
 
+from longtailed.data.positions import epoch_at
 from longtailed.data.streams import Batch, Stream
 from longtailed.errors import LongTailedError
 from longtailed.nn import HEADS, Network
-from longtailed.training.schedules import epoch_at
 
 
 class Progress:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from longtailed.data import class_probabilities
 from longtailed.data.augment.mixing import MixedLabels, cutmix, soft_targets
+from longtailed.data.positions import Position
 from longtailed.data.samplers import SamplerName
 from longtailed.data.setting_types import NonNegative, Not, Share, Size, UsedWith
 from longtailed.data.streams import Batch, Stream
@@ -19,7 +20,6 @@ from longtailed.losses.semantic_mix import Normalizer
 from longtailed.methods.base import Progress
 from longtailed.methods.bcl import BalancedContrastive
 from longtailed.nn import Network
-from longtailed.training.schedules import Position
 
 Prior = Literal["train", "mixed"]
 Mixed = UsedWith(mix_probability=Not(0))

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from longtailed.data.augment.mixing import mixup
+from longtailed.data.positions import Position
 from longtailed.data.samplers import SamplerName
 from longtailed.data.setting_types import BelowOne, NonNegative, Not, Positive, Real, Size, UsedWith
 from longtailed.data.streams import Batch, Stream
@@ -28,7 +29,6 @@ from longtailed.losses import (
 from longtailed.losses.inputs import full_precision
 from longtailed.methods.base import Method, Progress
 from longtailed.nn import Network
-from longtailed.training.schedules import Position
 
 
 def _none_by_name(value: Any) -> Any:

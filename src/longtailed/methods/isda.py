@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
+from longtailed.data.positions import Position
 from longtailed.data.setting_types import NonNegative, Positive, UsedWith
 from longtailed.data.streams import Batch
 from longtailed.losses import ClassStatistics, isda_logits, ldam_margins, margin_cross_entropy
@@ -16,7 +17,6 @@ from longtailed.losses.inputs import full_precision
 from longtailed.methods.base import Progress
 from longtailed.methods.erm import CrossEntropy
 from longtailed.nn import CosineHead, Network
-from longtailed.training.schedules import Position
 
 Criterion = Literal["ce", "ldam", "focal"]
 Covariance = Literal["full", "diagonal"]

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor, nn
 
+from longtailed.data.positions import Position
 from longtailed.data.setting_types import BelowOne, NonNegative, Not, Positive, Size, UsedWith
 from longtailed.data.streams import Batch, Stream
 from longtailed.errors import LongTailedError
@@ -18,7 +19,6 @@ from longtailed.methods.isda import ISDA, Covariance, Criterion, Gamma, MaxMargi
 from longtailed.methods.meta_gradient import classifier_meta_gradient, gradient_from_logits
 from longtailed.methods.tangents import ConvolutionRecord
 from longtailed.nn import LinearHead, Network
-from longtailed.training.schedules import Position
 
 MetaStep = Literal["exact", "normalized", "off"]
 ByMeta = UsedWith(meta=Not("off"))

@@ -10,6 +10,7 @@ from annotated_types import Le
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from longtailed.data.positions import Position, epoch_at
 from longtailed.data.setting_types import BelowOne, Index, NonNegative, UsedWith, whole_or_share
 from longtailed.data.streams import Batch
 from longtailed.errors import LongTailedError
@@ -25,7 +26,6 @@ from longtailed.methods.relations import (
     tail_classes,
 )
 from longtailed.nn import Network
-from longtailed.training.schedules import Position, epoch_at
 
 HeadClasses = Annotated[
     int | float,

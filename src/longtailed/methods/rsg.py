@@ -9,6 +9,7 @@ import torch
 from annotated_types import Gt, MinLen
 from torch import Tensor
 
+from longtailed.data.positions import Position
 from longtailed.data.setting_types import (
     BelowOne,
     Distinct,
@@ -31,7 +32,6 @@ from longtailed.methods.rare_sample_generator import (
 )
 from longtailed.methods.rare_sample_pairs import same_class_pairs
 from longtailed.nn import Network
-from longtailed.training.schedules import Position
 
 HeadClasses = Annotated[tuple[Index, ...], MinLen(1), Distinct]
 HeadRatio = Annotated[BelowOne, Gt(0), UsedWith(head_classes=(None,))]

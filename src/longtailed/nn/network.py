@@ -7,11 +7,11 @@ State-dict keys of a network: `backbone.` followed by the backbone's keys (see `
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import inf
 from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from longtailed.data.setting_types import Positive, checked
 from longtailed.errors import LongTailedError, unknown_name
 from longtailed.nn.backbone import Backbone
 from longtailed.nn.cifar_densenet import CIFAR_DENSENETS, CifarDenseNet
@@ -172,9 +172,11 @@ def _build_backbone(
         if unknown:
             raise LongTailedError(f"{name} has no option {unknown[0]!r}; it takes only 'width'.")
         backbone, depth = SMALL_NETWORKS[name]
-        options = {
-            key: checked(f"option {key!r} of {name}", Positive, v) for key, v in options.items()
-        }
+        width = options.get("width", 1.0)
+        if isinstance(width, bool) or not isinstance(width, int | float) or not 0 < width < inf:
+            raise LongTailedError(
+                f"option 'width' of {name} cannot be {width!r}; give a number > 0."
+            )
         return backbone(depth, **options)
     timm_name = name.removeprefix(TIMM_PREFIX)
     known = timm_names()

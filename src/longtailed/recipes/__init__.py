@@ -6,11 +6,13 @@ import inspect
 from collections.abc import Callable
 from functools import partial
 
+from longtailed.data.settings import Data
 from longtailed.errors import unknown_name
+from longtailed.nn.settings import NetworkSpec
 from longtailed.recipes import cifar, contrastive, decoupled, demo, large, rsg, semantic, ssp
 from longtailed.recipes.defaults import compose
 from longtailed.recipes.override import override
-from longtailed.recipes.recipe import Data, NetworkSpec, Recipe, Stage, load_recipe
+from longtailed.recipes.recipe import Recipe, Stage, load_recipe
 
 __all__ = [
     "RECIPES",

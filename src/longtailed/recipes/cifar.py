@@ -17,7 +17,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from longtailed.recipes.recipe import Data, NetworkSpec, Recipe, Stage
+from longtailed.data.settings import Data
+from longtailed.nn.settings import NetworkSpec
+from longtailed.recipes.recipe import Recipe, Stage
 from longtailed.training.optim import Optimizer
 from longtailed.training.schedules import Schedule
 

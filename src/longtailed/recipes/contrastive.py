@@ -26,9 +26,11 @@ from __future__ import annotations
 from typing import Any
 
 from longtailed.data import view_preset
+from longtailed.data.settings import Data
+from longtailed.nn.settings import NetworkSpec
 from longtailed.recipes.cifar import Dataset
 from longtailed.recipes.large import INATURALIST_MEAN, INATURALIST_STD
-from longtailed.recipes.recipe import Data, NetworkSpec, Recipe, Stage
+from longtailed.recipes.recipe import Recipe, Stage
 from longtailed.training.optim import Optimizer
 from longtailed.training.schedules import Schedule
 

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from longtailed.methods import method_class
+from longtailed.nn.settings import NetworkSpec
 from longtailed.recipes.override import override
-from longtailed.recipes.recipe import NetworkSpec, Recipe, Stage
+from longtailed.recipes.recipe import Recipe, Stage
 from longtailed.training import optim
 from longtailed.training.optim import Optimizer
 from longtailed.training.schedules import Schedule

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from longtailed.recipes.recipe import Data, NetworkSpec, Recipe, Stage
+from longtailed.data.settings import Data
+from longtailed.nn.settings import NetworkSpec
+from longtailed.recipes.recipe import Recipe, Stage
 from longtailed.training.optim import Optimizer
 from longtailed.training.schedules import Schedule
 

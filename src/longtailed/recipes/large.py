@@ -12,7 +12,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from longtailed.recipes.recipe import Data, NetworkSpec, Recipe, Stage
+from longtailed.data.settings import Data
+from longtailed.nn.settings import NetworkSpec
+from longtailed.recipes.recipe import Recipe, Stage
 from longtailed.training.optim import Optimizer
 from longtailed.training.schedules import Schedule
 

@@ -12,7 +12,8 @@ from pydantic import BaseModel, ValidationError
 from longtailed.data.setting_types import UsedWith, used_with
 from longtailed.errors import LongTailedError, unknown_name
 from longtailed.methods import method_options
-from longtailed.recipes.recipe import NetworkSpec, Recipe, Stage, load_recipe
+from longtailed.nn.settings import NetworkSpec
+from longtailed.recipes.recipe import Recipe, Stage, load_recipe
 from longtailed.training.optim import FINE_TUNING, FROM_SCRATCH
 
 Path = tuple[str | int, ...]

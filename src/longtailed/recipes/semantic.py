@@ -18,8 +18,10 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from longtailed.data.settings import Data
+from longtailed.nn.settings import NetworkSpec
 from longtailed.recipes.large import FULL_START, INATURALIST_MEAN, INATURALIST_STD
-from longtailed.recipes.recipe import Data, NetworkSpec, Recipe, Stage
+from longtailed.recipes.recipe import Recipe, Stage
 from longtailed.training.optim import Optimizer
 from longtailed.training.schedules import Schedule
 

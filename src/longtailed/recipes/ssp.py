@@ -20,10 +20,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from longtailed.data.settings import Data
+from longtailed.nn.settings import NetworkSpec
 from longtailed.recipes import large
 from longtailed.recipes.cifar import Dataset
 from longtailed.recipes.decoupled import AS_PUBLISHED, retraining
-from longtailed.recipes.recipe import Data, NetworkSpec, Recipe, Stage
+from longtailed.recipes.recipe import Recipe, Stage
 from longtailed.training.optim import Optimizer
 from longtailed.training.schedules import Schedule
 

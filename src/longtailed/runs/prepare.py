@@ -25,11 +25,11 @@ from longtailed.data.augment.auto_augment import AutoAugment
 from longtailed.data.augment.rand_augment import RandAugment
 from longtailed.data.imageset import channel_statistics
 from longtailed.data.loading import BY_US, FULL_SCAN, META_IMAGES, load_splits
-from longtailed.data.similar_samples import with_similar_samples
+from longtailed.data.settings import Data
+from longtailed.data.similar import with_similar_samples
 from longtailed.errors import LongTailedError
 from longtailed.methods import method_class
 from longtailed.recipes import Recipe
-from longtailed.recipes.recipe import Data
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 CIFAR = ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))

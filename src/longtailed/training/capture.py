@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
@@ -16,11 +16,10 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
     from longtailed.methods import Method, Progress
-    from longtailed.training.job import FitOptions
+    from longtailed.training.options import Capture, FitOptions
 
 Function = Callable[[tuple[Tensor, ...]], object]
 Shapes = list[tuple[torch.Size, torch.dtype]]
-Capture = Literal["auto", "always", "never"]
 WARM_UP = 3  # eager calls before a capture: libraries choose kernels and allocate on first use
 
 

@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 
 from longtailed.data.streams import Batch, Stream
-from longtailed.errors import LongTailedError
+from longtailed.errors import Interrupted, LongTailedError
 from longtailed.methods.base import Method
 from longtailed.training.capture import side_stream
 from longtailed.training.checkpoint import load_training_state, save_training_state
 from longtailed.training.compiling import compiled_stages
 from longtailed.training.evaluation import Evaluator
 from longtailed.training.features import FeatureStore
-from longtailed.training.job import FitResult, Interrupted, Job, Selection, stop_requests
+from longtailed.training.job import FitResult, Job, Selection, stop_requests
 from longtailed.training.journal import Journal, ProgressBar
 from longtailed.training.optim import load_optimizer
 from longtailed.training.steps import Steps, seed_generators

@@ -10,51 +10,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any
+from typing import Any
 
-from annotated_types import Ge
 from lightning_fabric import Fabric
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
-from longtailed.data.setting_types import Index, Positive, Size, Whole
 from longtailed.data.splits import Splits
 from longtailed.methods.base import Method
-from longtailed.training.capture import Capture
 from longtailed.training.features import FeatureStore
-from longtailed.training.optim import Optimizer
-from longtailed.training.schedules import Schedule
-
-
-class FitOptions(BaseModel):
-    """How long and how a method is trained.
-
-    `batch_size` counts images over all processes; with `drop_last` the images of an epoch that do
-    not fill a batch are left out, else they make a smaller one. `accumulate` steps share one
-    update; `clip` limits the gradient's norm. Evaluation on the held-out split comes every
-    `evaluate_every` epochs, the checkpoint every `checkpoint_every` epochs (None: after the
-    first, and then at the first end of an epoch after ten seconds), and both after the last one.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    epochs: Index = 200
-    batch_size: Annotated[Whole, Ge(2)] = 128
-    drop_last: bool = True
-    accumulate: Size = 1
-    clip: Positive | None = None
-    optimizer: Optimizer = Optimizer()
-    schedule: Schedule = Schedule()
-    evaluate_every: Size = 1
-    checkpoint_every: Size | None = None
-
-
-class Interrupted(Exception):  # noqa: N818  it is no error
-    """Training was asked to stop; its state is on disk. `code` is the shell's exit code."""
-
-    def __init__(self, message: str, code: int) -> None:
-        super().__init__(message)
-        self.code = code
+from longtailed.training.options import Capture, FitOptions
 
 
 @dataclass

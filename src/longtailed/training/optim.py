@@ -8,9 +8,9 @@ import torch
 from pydantic import BaseModel, ConfigDict, model_validator
 from torch import Tensor, nn
 
+from longtailed.data.positions import epoch_at
 from longtailed.data.setting_types import BelowOne, NonNegative, Positive, UsedWith
 from longtailed.errors import LongTailedError
-from longtailed.training.schedules import epoch_at
 
 Name = Literal["sgd", "adamw"]
 FROM_SCRATCH: dict[str, dict[str, Any]] = {

@@ -58,7 +58,7 @@ def bench(
     medians. What is measured is the first phase of the stage; for a later one begin it at once
     (`start=0`, `weighting_start=0`). `ratio_to_bare` is the median over rounds of the ratio to the
     bare loop, which goes forward, backward and updates on one ready batch with plain
-    cross-entropy. The floor (see `longtailed.analysis.bench.floor`) takes the best matrix product and copy of all
+    cross-entropy. The floor (see `floor.least_work`) takes the best matrix product and copy of all
     rounds.
 
     Raises `LongTailedError` for a variant that cannot run here and for a bad recipe.

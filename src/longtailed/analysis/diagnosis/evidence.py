@@ -15,11 +15,11 @@ from longtailed.analysis.diagnosis.passes import THUMBNAIL, collect, image_side,
 from longtailed.analysis.diagnosis.training_fit import TrainingFit, training_fit
 from longtailed.data import ImageSet, Splits
 from longtailed.data.loading import load_whole
+from longtailed.data.settings import Data
 from longtailed.errors import LongTailedError
 from longtailed.methods import method_class
 from longtailed.nn import Network, build_network
 from longtailed.recipes import Recipe
-from longtailed.recipes.recipe import Data
 from longtailed.runs.directory import changes_since
 from longtailed.runs.initial_weights import load_initial_weights
 from longtailed.runs.prepare import (

@@ -52,7 +52,7 @@ def diagnose(
 
     It writes `diagnosis.json` and `diagnosis.html` into `out`: by default the run's directory, or
     for data the folder `diagnosis-NAME`. `data`, `split`, `weights` and `data_options` are as in
-    `longtailed.runs.trained.evaluate`; `look_alikes_from` (see `evidence.neutral_features`) concerns
+    `longtailed.evaluate`; `look_alikes_from` (see `evidence.neutral_features`) concerns
     runs, `network` and `network_weights` (see `evidence.of_data`) data sets.
 
     Raises `LongTailedError` for everything wrong with the subject or the options.

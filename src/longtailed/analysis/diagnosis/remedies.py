@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from longtailed.data.positions import epoch_at
 from longtailed.errors import LongTailedError
 from longtailed.methods import Method, method_class, method_options
 from longtailed.methods.bcl import BalancedContrastive
@@ -16,7 +17,6 @@ from longtailed.methods.rsg import RSG
 from longtailed.methods.tau_norm import TauNorm
 from longtailed.recipes import Recipe, Stage
 from longtailed.runs.directory import read_recipe
-from longtailed.training.schedules import epoch_at
 
 PRIOR, WEIGHTS = "the class prior in the loss", "class weights"
 SAMPLING, MARGINS = "re-sampling", "margins by class size"

@@ -23,8 +23,8 @@ from longtailed.analysis.experiments.intervals import BELOW, Conclusion, conclud
 from longtailed.analysis.experiments.results import Results, head, tail
 from longtailed.analysis.experiments.setup import PAPER_IMAGES, Point, Setup
 from longtailed.data import long_tail_counts
+from longtailed.data.similar import Similar
 from longtailed.errors import LongTailedError
-from longtailed.recipes.similar import Similar
 from longtailed.report.canvas import RC, add_legend, new_figure
 
 IMBALANCE = {"paper": 100, "small": 20}

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from longtailed.data.groups import group_by_name
 from longtailed.data.imageset import ImageSet
 from longtailed.data.sources.cifar import CIFAR_SPLITS, load_cifar
 from longtailed.data.sources.columns import ChosenColumns
@@ -16,6 +15,7 @@ from longtailed.data.sources.digits import DIGITS_SPLITS, load_digits
 from longtailed.data.sources.files import EncodedStore, OnBadImage, check_on_bad_image, scan_images
 from longtailed.data.sources.finding import ImageFinder, holds_images, left_out_reasons
 from longtailed.data.sources.folder import load_folder
+from longtailed.data.sources.grouping import group_by_name
 from longtailed.data.sources.layout import read_folder_layout
 from longtailed.data.sources.lists import list_splits, load_list
 from longtailed.data.sources.names import order_splits
