@@ -277,7 +277,7 @@ def test_how_a_table_was_read_is_printed_and_recorded(run, photos, tmp_path):
         (["train", "digits-ce", "meta_per_class=100000"], "but the largest class of the training"),
         (["data", "digits", "--imbalance", "nan"], "at least 1; it is nan"),
         (["data", "digits", "--split", "foo"], "digits has no split 'foo'; it has 'train' and"),
-        (["train", "--data", "digits", "network.options.width=true"], "a number is needed, not"),
+        (["train", "--data", "digits", "network.options.width=true"], "a number above 0 is needed"),
         (["train", "--data", "digits", "network.options.width=abc"], "'width' of resnet32 cannot"),
         (["train", "--data", "digits", "network=vit_tiny_patch16_224"], "vit_tiny_patch16_224"),
         (["data", "digits", "--thumbnails", "th.txt"], "must end in .png"),

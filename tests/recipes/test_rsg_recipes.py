@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from longtailed.data.augment.views import View, parse_view
+from longtailed.data.default_views import default_views
 from longtailed.data.positions import epoch_at
 from longtailed.methods import method_options
 from longtailed.recipes import RECIPES, named_recipe
-from longtailed.runs.prepare import default_views
 
 RSG = sorted(name for name in RECIPES if "-rsg" in name)
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from longtailed.data import ImageSet
+from longtailed.data.preparation import Opened
 from longtailed.errors import LongTailedError
 from longtailed.recipes import compose, override
 from longtailed.runs.directory import (
@@ -18,7 +19,6 @@ from longtailed.runs.directory import (
     read_recipe,
     record_run,
 )
-from longtailed.runs.prepare import Opened
 from longtailed.training.checkpoint import read_json, write_json
 
 MANIFEST = {"class_names": ["ant", "bee"], "initial_weights": {}}

@@ -14,13 +14,15 @@ import torch
 from PIL import Image
 
 from longtailed.data import ImageSet, Stream
+from longtailed.data import preparation as module
+from longtailed.data.default_views import default_views, normalization
 from longtailed.data.image_record import fingerprint, images_of, record_images
 from longtailed.data.loading import load_splits
+from longtailed.data.preparation import store
 from longtailed.data.settings import Data
 from longtailed.errors import LongTailedError
 from longtailed.recipes import Recipe, load_recipe
-from longtailed.runs import prepare as module
-from longtailed.runs.prepare import default_views, normalization, prepare, store
+from longtailed.runs.prepare import prepare
 
 CPU = torch.device("cpu")
 

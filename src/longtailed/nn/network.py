@@ -175,7 +175,7 @@ def _build_backbone(
         width = options.get("width", 1.0)
         if isinstance(width, bool) or not isinstance(width, int | float) or not 0 < width < inf:
             raise LongTailedError(
-                f"option 'width' of {name} cannot be {width!r}; give a number > 0."
+                f"option 'width' of {name} cannot be {width!r}: a number above 0 is needed."
             )
         return backbone(depth, **options)
     timm_name = name.removeprefix(TIMM_PREFIX)

@@ -20,9 +20,10 @@ from longtailed.data.image_record import (
     record_images,
     write_record,
 )
+from longtailed.data.preparation import Opened
 from longtailed.errors import LongTailedError
 from longtailed.recipes import Recipe, load_recipe
-from longtailed.runs.prepare import Opened, open_images
+from longtailed.runs.prepare import open_images
 from longtailed.training.checkpoint import file_digest, read_json, write_atomically, write_json
 
 WEIGHT_SETTINGS = ("init_from", "weights")

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from longtailed.data import ImageSet, Splits, parse_view
+from longtailed.data.default_views import worker_count
 from longtailed.data.image_record import (
     images_of,
     read_record,
@@ -25,7 +26,7 @@ from longtailed.metrics.shots import Grouping
 from longtailed.nn import build_network
 from longtailed.recipes import Recipe
 from longtailed.runs.directory import RECORD, changes_since, read_recipe
-from longtailed.runs.prepare import open_images, worker_count
+from longtailed.runs.prepare import open_images
 from longtailed.training.checkpoint import check_finite, load_weights, read_json
 from longtailed.training.engine import make_fabric
 from longtailed.training.evaluation import Evaluation, evaluate_split

@@ -18,11 +18,12 @@ from longtailed.analysis.bench.floor import large_copy, least_work, matrix_produ
 from longtailed.analysis.bench.profiling import count_launches, count_operations, synchronize
 from longtailed.analysis.bench.provenance import provenance
 from longtailed.data import ImageSet, Splits, long_tail_counts
+from longtailed.data.default_views import default_views
 from longtailed.errors import LongTailedError, unknown_name
 from longtailed.methods import Method, build_method
 from longtailed.recipes import Recipe
 from longtailed.report.strict_json import to_json
-from longtailed.runs.prepare import default_views, prepare
+from longtailed.runs.prepare import prepare
 from longtailed.runs.run import as_recipe, initial_network
 from longtailed.training.capture import Replayed, decide_capture, side_stream
 from longtailed.training.compiling import compiled_stages

@@ -14,7 +14,9 @@ from longtailed.analysis.diagnosis.attribution import vote_of_neighbours
 from longtailed.analysis.diagnosis.passes import THUMBNAIL, collect, image_side, nearest, predict
 from longtailed.analysis.diagnosis.training_fit import TrainingFit, training_fit
 from longtailed.data import ImageSet, Splits
+from longtailed.data.default_views import default_views, normalization, worker_count
 from longtailed.data.loading import load_whole
+from longtailed.data.preparation import store
 from longtailed.data.settings import Data
 from longtailed.errors import LongTailedError
 from longtailed.methods import method_class
@@ -22,14 +24,7 @@ from longtailed.nn import Network, build_network
 from longtailed.recipes import Recipe
 from longtailed.runs.directory import changes_since
 from longtailed.runs.initial_weights import load_initial_weights
-from longtailed.runs.prepare import (
-    default_views,
-    normalization,
-    open_images,
-    prepare,
-    store,
-    worker_count,
-)
+from longtailed.runs.prepare import open_images, prepare
 from longtailed.runs.run import as_recipe, initial_network
 from longtailed.runs.stages import start_from
 from longtailed.runs.trained import LAST, evaluation_images, own_test, restore, serve
