@@ -12,12 +12,7 @@ from torch import Tensor
 
 from longtailed.checkpoint import check_finite, load_weights, read_json
 from longtailed.data import ImageSet, Splits, parse_view
-from longtailed.data.image_record import (
-    images_of,
-    read_record,
-    record_images,
-    shared_images,
-)
+from longtailed.data.image_record import record_images, shared_images
 from longtailed.data.sources.names import match_classes
 from longtailed.engine import make_fabric
 from longtailed.errors import LongTailedError
@@ -28,7 +23,7 @@ from longtailed.metrics import Grouping
 from longtailed.nn import build_network
 from longtailed.prepare import open_images, worker_count
 from longtailed.recipes import Recipe
-from longtailed.rundir import RECORD, changes_since, read_recipe
+from longtailed.rundir import RECORD, changes_since, learnt_images, read_recipe
 
 LAST = "last"
 
@@ -185,10 +180,10 @@ def _same_data(directory: Path, recipe: Recipe) -> ImageSet | None:
 
 
 def _warn_of_training_images(imageset: ImageSet, directory: Path) -> None:
-    if not (directory / RECORD).exists():
+    learnt = learnt_images(directory)
+    if learnt is None:
         return
-    train = images_of(read_record(directory / RECORD), "train")
-    seen = shared_images(record_images({"test": imageset}), train)
+    seen = shared_images(record_images({"test": imageset}), learnt)
     if seen:
         warnings.warn(
             f"{seen} of the {len(imageset)} images of {imageset.name} are among those that the "
