@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 
 from longtailed.checkpoint import read_json
 from longtailed.run import train
+from longtailed.rundir import learnt_images
 
 SMALL = {"network.options.width": 0.5, "epochs": 1, "batch_size": 256}
 HELD = 100  # 10 of each of the ten digits
@@ -51,3 +54,12 @@ def test_test_images_of_another_split_and_of_a_run_before_are_said(first, tmp_pa
     chained = {"network.init_from": str(tmp_path / "same"), "subset_seed": 1, "holdout": 10}
     with pytest.warns(UserWarning, match=r"trained on \d+ of \d+ holdout images"):
         go(tmp_path / "chained", **chained)
+
+
+def test_runs_that_began_from_each_other_are_read_once(first, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(first, "one")
+    go(tmp_path / "two", **{"network.init_from": "one", "holdout": 0})
+    shutil.rmtree("one")
+    go(tmp_path / "one", **{"network.init_from": "two", "holdout": 0})
+    assert len(learnt_images(tmp_path / "one")) == 2 * len(learnt_images(first))

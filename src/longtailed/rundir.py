@@ -144,17 +144,14 @@ def learnt_images(directory: Path) -> pa.Table | None:
 
     None if nothing is known of them.
     """
-    if not (directory / RECORD).exists():
-        return None
-    held = read_record(directory / RECORD)
-    earlier = _earlier_images(read_recipe(directory))
-    return pa.concat_tables([*(images_of(held, split) for split in LEARNT), *earlier])
-
-
-def _earlier_images(recipe: Recipe) -> list[pa.Table]:
-    """Return what each run that a recipe's weights come from has learnt from, where it is known."""
-    found = [learnt_images(home) for home in map(_home, _weight_paths(recipe).values())]
-    return [table for table in found if table is not None]
+    found, homes = [], [directory.resolve()]
+    for home in homes:
+        if (home / RECORD).exists():
+            record = read_record(home / RECORD)
+            found += [images_of(record, split) for split in LEARNT]
+            begun = [_home(path).resolve() for path in _weight_paths(read_recipe(home)).values()]
+            homes += [earlier for earlier in begun if earlier not in homes]
+    return pa.concat_tables(found) if found else None
 
 
 def seen_before(recipe: Recipe, record: pa.Table) -> dict[str, int]:
@@ -163,11 +160,12 @@ def seen_before(recipe: Recipe, record: pa.Table) -> dict[str, int]:
     Known of weights of runs, by the contents of the images; splits without such images are left
     out.
     """
-    earlier = _earlier_images(recipe)
-    if not earlier:
+    homes = map(_home, _weight_paths(recipe).values())
+    learnt = [images for images in map(learnt_images, homes) if images is not None]
+    if not learnt:
         return {}
     held = {split: images_of(record, split) for split in JUDGED}
-    seen = {name: shared_images(t, pa.concat_tables(earlier)) for name, t in held.items()}
+    seen = {name: shared_images(images, pa.concat_tables(learnt)) for name, images in held.items()}
     seen = {name: images for name, images in seen.items() if images}
     if seen:
         parts = [f"{images} of {len(held[name])} {name} images" for name, images in seen.items()]

@@ -101,8 +101,8 @@ def imagenet_lt() -> Recipe:
 def places_lt() -> Recipe:
     """ResNet-152 with ImageNet weights on Places-LT with RSG, LDAM and deferred re-sampling.
 
-    30 epochs of batch 256, all layers trained, without colour jitter. Published top-1: 39.3 (many / medium / few
-    41.9 / 41.4 / 32.0).
+    30 epochs of batch 256, all layers trained, without colour jitter. Published top-1: 39.3 (many /
+    medium / few 41.9 / 41.4 / 32.0).
     """
     stage = _large_stage(30, 1e-4, (9, 19), start=10, lr=0.01, max_margin=0.2, scale=50.0)
     recipe = large.places_lt()
