@@ -199,6 +199,9 @@ def _initial_weights(recipe: Recipe) -> dict[str, str]:
         key: path / "model.safetensors" if path.is_dir() else path
         for key, path in _weight_paths(recipe).items()
     }
+    for key, path in files.items():
+        if not path.is_file():
+            raise LongTailedError(f"there are no weights at {path}, which {key} names.")
     return {key: file_digest(path) for key, path in files.items()}
 
 
