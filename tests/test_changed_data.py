@@ -172,6 +172,7 @@ def test_evaluation_knows_the_test_images_of_the_run(kind, run, home):
         own = read_json(home / "finished" / "results.json")["evaluations"]["last"]
         assert f'"top1": {own["top1"]}' in printed
         assert f'"images": {own["images"]},' in printed
+        assert '"tested_on": "images held out from train by us (20 % of each class)"' in printed
         assert ("holds the images that the run was made of" in errors) == bool(folder)
 
 

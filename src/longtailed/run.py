@@ -39,6 +39,7 @@ from longtailed.rundir import (
     claim_directory,
     default_directory,
     record_run,
+    seen_before,
 )
 from longtailed.stages import build_stage, check_stages, start_from
 from longtailed.trained import LAST
@@ -144,6 +145,7 @@ def train(
     opened = open_images(chosen)
     if fabric.is_global_zero:
         record, files = record_run(directory, chosen, opened)
+        files["seen_by_initial_weights"] = seen_before(chosen, record)
     splits, manifest = prepare(chosen, fabric.device, opened, leaks=fabric.is_global_zero)
     del opened  # the bytes of images that are decoded by now
     network_ = initial_network(chosen, splits)

@@ -71,6 +71,7 @@ def _content(runs: Sequence[Styled]) -> dict[str, Any]:
         "tiles": [] if several else _tiles(runs[0]),
         "unlike": narrative.unlike(runs),
         "leaks": narrative.leaks(runs),
+        "seen_before": narrative.seen_before(runs),
         "metrics": tables.METRICS,
         "results": tables.result_blocks(runs),
         "rules": _group_rules(runs),

@@ -234,6 +234,20 @@ def leaks(runs: Sequence[Styled]) -> list[str]:
     return sentences
 
 
+def seen_before(runs: Sequence[Styled]) -> list[str]:
+    """Return a sentence for each run whose initial weights have learnt from its other images."""
+    sentences = []
+    for styled in runs:
+        seen = styled.run.manifest.get("seen_by_initial_weights")
+        if seen:
+            parts = [f"{images:,} of its {name} images" for name, images in seen.items()]
+            sentences.append(
+                f"The initial weights of run {styled.key} come from a run that was trained on "
+                f"{_join(parts)}, so what these say of it is too good."
+            )
+    return sentences
+
+
 def _like_training(run: RunRecord) -> str:
     found = run.manifest.get("near_duplicates", "")
     if found is None:
