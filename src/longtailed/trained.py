@@ -90,14 +90,14 @@ def evaluate(
     finite, and if the run's own images have changed.
     """
     recipe, method, manifest = restore(directory, weights)
-    imageset = evaluation_images(Path(directory), recipe, manifest, data, split, data_options)
+    imageset, what = evaluation_images(Path(directory), recipe, manifest, data, split, data_options)
     fabric = make_fabric(device, precision=recipe.precision)
     splits = serve(imageset, recipe, manifest, fabric.device)
     method.to(fabric.device)
     result = evaluate_split(method, splits, "test", fabric, groups=groups or recipe.groups)
-    own = data is None and split is None
-    about = {"tested_on": own_test(manifest) if own else f"all of {imageset.name}"}
-    return replace(result, figures=about | result.figures | {"split": split or "test"})
+    own = what == own_test(manifest)
+    about = {"tested_on": what}
+    return replace(result, figures=about | result.figures | {"split": "test" if own else split})
 
 
 def own_test(manifest: dict[str, Any]) -> str:
@@ -112,13 +112,17 @@ def evaluation_images(
     data: str | None,
     split: str | None,
     data_options: dict[str, Any],
-) -> ImageSet:
-    """Return a run's own test images, or those of other data or another split (see `evaluate`)."""
-    imageset = None
+) -> tuple[ImageSet, str]:
+    """Return a run's own test images, or those of other data or another split (see `evaluate`).
+
+    With them comes what they are, in words that can stand beside figures.
+    """
+    imageset, what = None, own_test(manifest)
     if split is None:
         imageset = _own_test_images(directory, recipe, data, data_options)
     if imageset is None:
         imageset = load_whole(recipe.data, data, split, data_options)
+        what = f"all of {imageset.name}"
         _warn_of_training_images(imageset, directory)
     imageset, note = match_classes(
         imageset,
@@ -129,7 +133,7 @@ def evaluation_images(
     )
     if note is not None:
         warnings.warn(note, stacklevel=2)
-    return imageset
+    return imageset, what
 
 
 def _own_test_images(

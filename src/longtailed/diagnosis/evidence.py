@@ -94,9 +94,9 @@ def of_run(
     fabric = make_fabric(device, precision=recipe.precision)
     own = data is None and split is None
     splits = _as_trained(directory, recipe, manifest, fabric, own)
-    shown = splits
+    shown, what = splits, own_test(manifest)
     if not own:
-        images = evaluation_images(directory, recipe, manifest, data, split, data_options)
+        images, what = evaluation_images(directory, recipe, manifest, data, split, data_options)
         shown = serve(images, recipe, manifest, fabric.device)
     test = shown.imageset("test")
     _check_size(test)
@@ -107,7 +107,7 @@ def of_run(
     about = _about_run(directory, recipe, manifest) | {
         "weights": weights,
         "image_side": image_side(splits.imageset("train"), manifest["network_input"]),
-        "tested_on": own_test(manifest) if own else f"all of {test.name}",
+        "tested_on": what,
         "look_alikes_from": name,
     }
     train, near = splits.imageset("train"), nearest(neutral, fabric)
