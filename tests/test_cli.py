@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -331,7 +332,7 @@ def test_a_damaged_image_is_named_or_skipped(run, photos, tmp_path):
 DIGITS = ["digits-ldam-drw", *QUICK[1:], "network=resnet8", "epochs=6", "checkpoint_every=1"]
 
 
-def test_killed_and_resumed_run_ends_with_the_same_weights(tmp_path):
+def test_killed_and_resumed_run_ends_with_the_same_weights(tmp_path, caplog):
     whole = train(DIGITS[0], overrides=DIGITS[1:], out=tmp_path / "whole", progress=False)
     directory = tmp_path / "killed"
     killed = subprocess.Popen(
@@ -345,7 +346,9 @@ def test_killed_and_resumed_run_ends_with_the_same_weights(tmp_path):
     killed.communicate(timeout=60)
     assert killed.returncode == -signal.SIGKILL
     assert not (directory / "results.json").exists()
-    resumed = train(DIGITS[0], overrides=DIGITS[1:], out=directory, progress=False)
+    with caplog.at_level("INFO"):
+        resumed = train(DIGITS[0], overrides=DIGITS[1:], out=directory)
+    assert re.search(r"killed goes on from epoch [2-6] of 6\.", caplog.text)
     weights = [read_weights(run.directory / "model.safetensors") for run in (whole, resumed)]
     assert weights[0].keys() == weights[1].keys()
     assert all(torch.equal(tensor, weights[1][key]) for key, tensor in weights[0].items())
