@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
@@ -44,6 +45,7 @@ from longtailed.rundir import (
 from longtailed.stages import build_stage, check_stages, start_from
 from longtailed.trained import LAST
 
+_log = logging.getLogger(__name__)
 CHOSEN, BEST_TEST = "holdout-chosen", "best-test"
 
 
@@ -135,6 +137,8 @@ def train(
     results = directory / "results.json"
     if results.exists():
         check_unchanged(directory, chosen)
+        if progress:
+            _log.info("%s is finished: nothing is trained, these are its figures.", directory)
         finished = FinishedRun(directory, chosen, read_json(results))
         if report and not finished.report.exists():
             write_report([directory])

@@ -92,8 +92,9 @@ def evaluate(
     splits = serve(imageset, recipe, manifest, fabric.device)
     method.to(fabric.device)
     result = evaluate_split(method, splits, "test", fabric, groups=groups or recipe.groups)
+    own = tested_on == own_test(manifest)
     about = {"tested_on": tested_on}
-    return replace(result, figures=about | result.figures | {"split": split or "test"})
+    return replace(result, figures=about | result.figures | {"split": "test" if own else split})
 
 
 def own_test(manifest: dict[str, Any]) -> str:
@@ -111,7 +112,7 @@ def evaluation_images(
 ) -> tuple[ImageSet, str]:
     """Return a run's own test images, or those of other data or another split (see `evaluate`).
 
-    And what they are, in words that can stand beside figures.
+    With them comes what they are, in words that can stand beside figures.
     """
     imageset, tested_on = None, own_test(manifest)
     if split is None:

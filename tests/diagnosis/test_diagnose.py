@@ -130,7 +130,7 @@ def test_small_photos_are_neither_enlarged_nor_given_a_pretrained_network(photos
     result = diagnose(photos, network="pixels", out=tmp_path, device="cpu")
     assert result.findings.evidence.about["image_side"] == 20  # of 24 x 20, not the 224 of crops
     line = Alternatives(result.findings.evidence).first_run().line
-    assert line == f"longtailed train --data {photos} --method ce --network resnet32 image_size=20"
+    assert line == f"longtailed train --data {photos} --network resnet32 --method ce image_size=20"
 
 
 def test_data_seen_by_the_network_of_a_run(photos, similar_run, tmp_path):
