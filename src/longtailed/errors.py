@@ -22,7 +22,9 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> LongTailedError:
     if near and len(names) > 20:  # a long list would hide the hint
         return LongTailedError(f"unknown {kind} {name!r};{hint}")
     shown = ", ".join(names[:40]) + (", ..." if len(names) > 40 else "")
-    return LongTailedError(f"unknown {kind} {name!r};{hint} Known: {shown}.")
+    return LongTailedError(
+        f"unknown {kind} {name!r};{hint} {'Known' if near else 'known'}: {shown}."
+    )
 
 
 class Interrupted(Exception):  # noqa: N818  it is no error

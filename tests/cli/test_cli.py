@@ -6,6 +6,8 @@ import csv
 import io
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -43,6 +45,11 @@ def test_train_evaluate_predict_and_report(run, photos, tmp_path):
     for name in ("recipe.json", "manifest.json", "metrics.jsonl", "model.safetensors"):
         assert (out / name).exists(), name
     assert "<html" in (out / "report.html").read_text()
+
+    again = run("train", *given, "epochs=3")
+    assert again[:2] == (0, printed)
+    assert f"{out} is finished: nothing is trained, these are its figures." in again[2]
+    assert "is finished" not in errors
 
     code, printed, _ = run("evaluate", out)
     assert code == 0
@@ -88,7 +95,7 @@ def test_figures_say_what_they_are_on_and_what_chose_the_epoch(run, photos, tmp_
     assert results["chosen_on"].startswith("nothing: no images were held out")
     assert json.loads(run("evaluate", home)[1])["tested_on"] == by_us
     other = json.loads(run("evaluate", home, "--data", photos)[1])
-    assert other["tested_on"] == "all of photos (train)"
+    assert other["tested_on"] == by_us  # the same images, so those that were held out
     page = (home / "report.html").read_text()
     assert f"Results on {by_us}, in %" in page.replace("\N{NO-BREAK SPACE}", " ")
     assert "nothing: no images were held out" in page
@@ -139,6 +146,8 @@ def test_several_seeds_print_mean_and_deviation(run, tmp_path):
     code, printed, errors = run(*given, "--out", tmp_path / "seeds")
     assert code == 0, errors
     assert "Mean ± standard deviation of 2 runs" in printed
+    for seed in (0, 1):
+        assert f"digits-ce, seed {seed}" in printed
     assert (tmp_path / "seeds" / "report.html").exists()
 
 
@@ -322,7 +331,7 @@ def test_a_damaged_image_is_named_or_skipped(run, photos, tmp_path):
 DIGITS = ["digits-ldam-drw", *QUICK[1:], "network=resnet8", "epochs=6", "checkpoint_every=1"]
 
 
-def test_killed_and_resumed_run_ends_with_the_same_weights(tmp_path):
+def test_killed_and_resumed_run_ends_with_the_same_weights(tmp_path, caplog):
     whole = train(DIGITS[0], overrides=DIGITS[1:], out=tmp_path / "whole", progress=False)
     directory = tmp_path / "killed"
     killed = subprocess.Popen(
@@ -336,7 +345,9 @@ def test_killed_and_resumed_run_ends_with_the_same_weights(tmp_path):
     killed.communicate(timeout=60)
     assert killed.returncode == -signal.SIGKILL
     assert not (directory / "results.json").exists()
-    resumed = train(DIGITS[0], overrides=DIGITS[1:], out=directory, progress=False)
+    with caplog.at_level("INFO"):
+        resumed = train(DIGITS[0], overrides=DIGITS[1:], out=directory)
+    assert re.search(r"killed goes on from epoch [2-6] of 6\.", caplog.text)
     weights = [read_weights(run.directory / "model.safetensors") for run in (whole, resumed)]
     assert weights[0].keys() == weights[1].keys()
     assert all(torch.equal(tensor, weights[1][key]) for key, tensor in weights[0].items())
@@ -361,3 +372,45 @@ def test_an_interrupted_run_says_how_to_go_on(run, monkeypatch):
     code, _, errors = run("train", "digits-ce")
     assert code == 143
     assert errors == "Stopped before epoch 1, step 2; run the same command again.\n"
+
+
+def test_a_description_reads_as_sentences_and_not_as_values_of_python(run, photos):
+    Image.new("RGB", (40, 36), (1, 2, 3)).save(photos / "ant" / "same.png")
+    shutil.copy(photos / "ant" / "same.png", photos / "wasp" / "other.png")
+    code, printed, _ = run("data", photos)
+    assert code == 0
+    said = " ".join(printed.split())
+    assert "{" not in said
+    assert "[" not in said
+    assert "smallest image 36 x 40" in said
+    assert "across classes: 1; at least one label of each is wrong" in said
+
+
+def test_a_note_that_names_share_is_listed_once(run):
+    code, printed, _ = run("list", "recipes", "lt-ldam-drw")
+    assert code == 0
+    lines = printed.splitlines()
+    assert lines[0].startswith("cifar10-lt-ldam-drw ")
+    assert lines[1].startswith("cifar100-lt-ldam-drw ")
+    assert printed.count("LDAM with deferred re-weighting.") == 1
+    assert "no augmentation" in run("list", "views")[1]
+
+
+def test_a_moved_copy_of_the_data_is_called_what_it_is(run, photos, tmp_path):
+    for number, path in enumerate(sorted(photos.rglob("*.png"))):  # no two images are alike
+        pixels = torch.randint(256, (36, 40, 3), generator=torch.Generator().manual_seed(number))
+        Image.fromarray(pixels.to(torch.uint8).numpy()).save(path)
+    given = ["--network", "resnet8", "image_size=32", "batch_size=8", "epochs=1"]
+    assert run("train", "--data", photos, *given, "--out", tmp_path / "run")[0] == 0
+    shutil.copytree(photos, tmp_path / "copy")
+    code, printed, errors = run("evaluate", tmp_path / "run", "--data", tmp_path / "copy")
+    assert code == 0, errors
+    assert "that were held out for testing" in errors
+    own, other = json.loads(run("evaluate", tmp_path / "run")[1]), json.loads(printed)
+    assert other["tested_on"].startswith("images held out from train by us")
+    assert other == own
+    out = tmp_path / "diagnosis"
+    where = ["--data", tmp_path / "copy", "--out", out]
+    code, printed, errors = run("diagnose", tmp_path / "run", *where)
+    assert code == 0, errors
+    assert "Tested on images held out from train by us" in " ".join(printed.split())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 
 from longtailed.errors import LongTailedError
@@ -34,6 +35,31 @@ def test_a_setting_given_twice_with_one_value_is_taken():
     same = ["network=resnet8", "imbalance=20", "lr=.5", "precision=32", "precision='32'"]
     recipe = as_recipe(None, **DIGITS, network="resnet8", imbalance=20.0, overrides=same)
     assert (recipe.network.name, recipe.stages[0].optimizer.lr) == ("resnet8", 0.5)
+
+
+@pytest.mark.parametrize("overrides", ["epochs=3", {"epochs": np.int64(3)}])
+def test_a_single_text_and_numpy_numbers_are_taken(overrides):
+    assert as_recipe(**DIGITS, overrides=overrides).stages[0].epochs == 3
+    counts = {"counts": np.full(10, 3)}
+    assert as_recipe(**DIGITS, overrides=counts).data.counts == (3,) * 10
+
+
+def test_views_and_options_may_be_called_method():
+    assert as_recipe(**DIGITS, overrides=["views.method=flip"]).data.views == {"method": "flip"}
+    options = as_recipe(**DIGITS, overrides=["network.options.method=3"]).network.options
+    assert options == {"method": 3}
+
+
+def test_weights_that_are_none_are_no_start():
+    recipe = as_recipe(**DIGITS, overrides=["network.options.weights=none"])
+    assert recipe == as_recipe(**DIGITS)
+
+
+@pytest.mark.parametrize("key", ["2.lr", "stages.2.lr"])
+def test_a_stage_that_is_not_there_is_named(key):
+    message = f"'{key}' is about stage 2, but the recipe has 2, numbered from 0"
+    with pytest.raises(LongTailedError, match=message):
+        override(named_recipe("cifar10-lt-crt"), [f"{key}=1"])
 
 
 def test_a_composed_recipe_is_called_what_it_is():

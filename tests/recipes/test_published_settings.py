@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from longtailed.data import view_preset
 from longtailed.recipes import RECIPES, named_recipe, override
 
 FAMILIES = {  # a part of the names of recipes -> whether their authors drop the last partial batch
@@ -83,6 +84,25 @@ def test_networks_from_scratch_start_without_zeroed_branches(name):
 def test_places_starts_from_the_first_weights_of_torchvision(name):
     network = named_recipe(name).network
     assert (network.name, network.pretrained) == ("resnet152.tv_in1k", True)
+
+
+@pytest.mark.parametrize(
+    ("name", "jitter"),
+    [("places-lt-ce", True), ("places-lt-lws", True), ("places-lt-rsg-ldam-drs", False)],
+)
+def test_colours_of_places_are_changed_where_the_authors_change_them(name, jitter):
+    own = named_recipe(name).data.views
+    text = own.get("standard", str(view_preset("large", 224)))
+    assert ("color_jitter" in text) is jitter
+
+
+@pytest.mark.parametrize("dataset", ["cifar10", "cifar100"])
+def test_class_balanced_sampling_on_cifar_draws_with_the_weights_of_the_authors_sampler(dataset):
+    stage = named_recipe(f"{dataset}-lt-class-balanced-sampling").stages[0]
+    assert (stage.method, stage.options) == (
+        "class-balanced-sampling",
+        {"sampler": "effective-number"},
+    )
 
 
 def test_bcl_trains_its_networks_for_90_epochs():

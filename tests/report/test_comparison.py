@@ -1,15 +1,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from longtailed.report import load_run, write_report
+from longtailed.report import load_run, narrative, write_report
 from longtailed.report.canvas import Styled, style_runs
-from longtailed.report.narrative import headline, percent, seed_note, summary, unlike
+from longtailed.report.narrative import (
+    headline,
+    noise_note,
+    percent,
+    seed_note,
+    sizes_of,
+    summary,
+    unlike,
+)
 from longtailed.report.tables import run_labels
 
 
@@ -82,3 +91,28 @@ def test_equal_figures_are_called_a_tie(runs: dict[str, Path]) -> None:
     rate = percent(first.run.last.rates["balanced_accuracy"])
     assert headline([first, same]).endswith(f"on cifar10: {rate} balanced accuracy")
     assert "share the highest balanced accuracy" in summary([first, same])[1]
+
+
+def test_figures_on_different_images_say_whose_they_are(runs: dict[str, Path]) -> None:
+    first, second = styled(runs["one"], runs["seed1"])
+    assert narrative.tested_on([first, second]) == "the test images"
+    assert sizes_of([first, second]) == ""
+    last = replace(second.run.last, tested_on="the val split")
+    evaluations = {**second.run.evaluations, "last": last}
+    manifest = deepcopy(second.run.manifest)
+    manifest["splits"]["train"]["counts"][0] -= 1
+    other = replace(second, run=replace(second.run, evaluations=evaluations, manifest=manifest))
+    both = narrative.tested_on([first, other])
+    assert both == "the test images in run A and the val split in run B"
+    three = narrative.tested_on([first, other, first])
+    assert three == "the test images in runs A and A and the val split in run B"
+    assert sizes_of([first, other]) == " of run A"
+    assert "top-1 of run A carries" in noise_note([first, other])
+    assert "test images, top-1 carries" in noise_note([first])
+
+
+def test_several_classes_without_test_images_are_them(runs: dict[str, Path]) -> None:
+    (one,) = styled(runs["one"])
+    last = replace(one.run.last, per_class=(None, None, *one.run.last.per_class[2:]))
+    run = replace(one.run, evaluations={**one.run.evaluations, "last": last})
+    assert summary([replace(one, run=run)])[1].endswith("there are no test images of them.")

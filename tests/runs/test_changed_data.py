@@ -172,6 +172,7 @@ def test_evaluation_knows_the_test_images_of_the_run(kind, run, home):
         own = read_json(home / "finished" / "results.json")["evaluations"]["last"]
         assert f'"top1": {own["top1"]}' in printed
         assert f'"images": {own["images"]},' in printed
+        assert '"tested_on": "images held out from train by us (20 % of each class)"' in printed
         assert ("holds the images that the run was made of" in errors) == bool(folder)
 
 
@@ -180,8 +181,10 @@ def test_evaluation_says_how_many_images_were_trained_on(run, home):
     code, printed, errors = run("evaluate", home / "finished", "--data", home / "photos")
     assert code == 0, errors
     assert '"images": 37,' in printed
+    assert '"tested_on": "all of photos",' in printed
+    assert '"split": null,' in printed
     trained = read_json(home / "finished" / "manifest.json")["splits"]["train"]["images"]
-    assert f"{trained} of the 37 images of photos (train) are among those that the run" in errors
+    assert f"{trained} of the 37 images of photos are among those that the run" in errors
 
 
 def test_verify_content_reads_every_image(train, home, monkeypatch):

@@ -139,6 +139,12 @@ def test_initial_weights_that_changed_since_are_other_data(tmp_path):
         claim(tmp_path / "run", recipe)
 
 
+def test_initial_weights_that_are_not_there_are_named_with_their_setting(tmp_path):
+    recipe = override(RECIPE, {"network.init_from": tmp_path / "nowhere"})
+    with pytest.raises(LongTailedError, match=r"no weights at .*/nowhere, which init_from names"):
+        claim(tmp_path / "run", recipe)
+
+
 def test_a_directory_that_cannot_be_made_is_one_sentence(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(LongTailedError, match=r"cannot use .*Not a directory"):

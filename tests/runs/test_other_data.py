@@ -88,7 +88,7 @@ def test_classes_without_images_are_named(home, run):
     assert code == 0, errors
     figures = json.loads(printed)
     assert (figures["top1"], figures["classes_without_images"]) == (1, ["moth"])
-    assert "subset (train) has 2 of the 3 classes of the run" in errors
+    assert "subset has 2 of the 3 classes of the run" in errors
     assert "No test images of 1 class ('moth'): the figures do not cover them." in errors
 
 

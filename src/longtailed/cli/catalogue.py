@@ -52,7 +52,7 @@ LISTS: dict[str, Callable[[], dict[str, str]]] = {
     "networks": list_networks,
     "sources": lambda: dict(SOURCES),
     "recipes": recipes,
-    "views": lambda: dict(VIEWS),
+    "views": lambda: {name: text or "no augmentation" for name, text in VIEWS.items()},
     "samplers": samplers,
     "experiments": experiments,
 }

@@ -27,8 +27,9 @@ def print_results(finished: Sequence[FinishedRun]) -> None:
     table.add_column("run and epoch", overflow="fold")
     for column in ("top-1", "bal.", "many", "med.", "few", "worst", "ECE"):
         table.add_column(column, justify="right", no_wrap=True)
-    for one in finished:
-        table.add_row(one.recipe.name, style="bold")
+    names = _names(finished)
+    for one, title in zip(finished, names, strict=True):
+        table.add_row(title, style="bold")
         for name, figures in one.results["evaluations"].items():
             groups = figures["groups"]
             row = [
@@ -53,6 +54,15 @@ def print_results(finished: Sequence[FinishedRun]) -> None:
                 f"No stage of {one.recipe.name} trains a classifier: these are the accuracies of "
                 f"the one that it began with. Go on with network.init_from={one.directory}."
             )
+
+
+def _names(finished: Sequence[FinishedRun]) -> list[str]:
+    """Return a name for each run, with its seed where several have one name."""
+    names = [one.recipe.name for one in finished]
+    return [
+        f"{name}, seed {one.recipe.seed}" if names.count(name) > 1 else name
+        for name, one in zip(names, finished, strict=True)
+    ]
 
 
 def print_uncovered(figures: Mapping[str, Any], to: TextIO | None = None) -> None:
@@ -86,8 +96,8 @@ def _print_once(finished: Sequence[FinishedRun], sentence: Callable[[FinishedRun
     """Print what is to be said of each run, with its name unless all runs share it."""
     texts = [sentence(one) for one in finished]
     if len(set(texts)) > 1:
-        pairs = zip(finished, texts, strict=True)
-        texts = [text and f"{one.recipe.name}: {text}" for one, text in pairs]
+        pairs = zip(_names(finished), texts, strict=True)
+        texts = [text and f"{name}: {text}" for name, text in pairs]
     for text in filter(None, dict.fromkeys(texts)):
         print(text)
 
@@ -127,10 +137,11 @@ def print_bench(result: Mapping[str, Any]) -> None:
         table.add_row(name, *cells)
     Console().print(table)
     floor, hardware = result["floor"], result["hardware"]
+    threads = f"{result['threads']} thread{'' if result['threads'] == 1 else 's'}"
     print(
         f"{result['network']}, {result['method']}, batch {result['batch_size']}, "
         f"{result['image_size']} px, precision {result['precision']} on "
-        f"{hardware['gpu'] or hardware['cpu']}, {result['threads']} threads."
+        f"{hardware['gpu'] or hardware['cpu']}, {threads}."
     )
     print(
         f"Floor {floor['ms_per_step']:.3g} ms: {floor['gflop_per_step']:.4g} GFLOP at "
@@ -181,9 +192,22 @@ _SHOWN_APART = {
 def _described(key: str, value: Any) -> str:
     if key == "duplicates" and value is None:
         return "not counted in more than 20,000 files; --full counts them"
+    if key == "duplicates":
+        return _pairs(value["within_class"], value["across_classes"])
     if key == "checked" and value != "every image":
         return f"{value}; --full decodes every image"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    if key in {"smallest_image", "largest_image"} and value is not None:
+        return " x ".join(map(str, value))
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _pairs(within: int, across: int) -> str:
+    if not within + across:
+        return "none"
+    wrong = "; at least one label of each is wrong, --duplicates near names them" if across else ""
+    return f"pairs within a class: {within:,}, across classes: {across:,}{wrong}"
 
 
 def _print_groups(groups: Mapping[str, Any]) -> None:
@@ -213,10 +237,15 @@ def print_near_duplicates(found: Mapping[str, Any]) -> None:
 
 
 def print_names(notes: Mapping[str, str]) -> None:
-    """Print names with a note about each."""
+    """Print names with a note about each, once for all names that share it."""
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column()
+    sharing: dict[str, list[str]] = {}
     for name, note in notes.items():
-        table.add_row(name, escape(note))
+        sharing.setdefault(note, []).append(name)
+    for note, names in sharing.items():
+        table.add_row("\n".join(names), escape(note))
     Console().print(table)
 
 

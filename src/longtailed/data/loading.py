@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from longtailed.data import (
@@ -186,7 +187,11 @@ def load_whole(
     """
     data = opened_with(data, source, options or {})
     existing = existing_splits(data)
-    return _load(data, split or next((s for s in ("test", "val") if s in existing), "train"))
+    chosen = split or next((s for s in ("test", "val") if s in existing), None)
+    if chosen is not None:
+        return _load(data, chosen)
+    whole = _load(data, "train")
+    return replace(whole, name=whole.name.removesuffix(" (train)"))
 
 
 def existing_splits(data: Data) -> tuple[str, ...]:

@@ -34,4 +34,5 @@ class NetworkSpec(BaseModel):
         taken = {"name", "num_classes", "head", "pretrained", "image_size"} & value.keys()
         if taken:
             raise ValueError(f"{taken.pop()!r} is not an option of a network but set elsewhere")
-        return value
+        none = "weights" in value and value["weights"] is None  # takes it out of a recipe
+        return {key: v for key, v in value.items() if key != "weights"} if none else value

@@ -85,7 +85,7 @@ def places_lt(method: str = "ce") -> Recipe:
     )
     return Recipe(
         name=f"places-lt-{method}",
-        data=Data(source="Places_LT_train.txt", views={"standard": "resized_crop(224), flip"}),
+        data=Data(source="Places_LT_train.txt"),
         network=NetworkSpec(name="resnet152.tv_in1k", pretrained=True),
         stages=(stage,),
         precision="32",

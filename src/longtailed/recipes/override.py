@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from pydantic import BaseModel, ValidationError
 
 from longtailed.data.setting_types import UsedWith, used_with
@@ -50,7 +51,7 @@ def override(
             raise LongTailedError(
                 f"{place} is given twice, as {first!r} and as {value!r}; give it once."
             )
-        if path[-1] == "method" and value != _get(values, path):
+        if path[::2] == ("stages", "method") and value != _get(values, path):
             _set(values, (*path[:-1], "options"), {})
         _set(values, path, value)
         if path == ("stages",):
@@ -103,6 +104,8 @@ def _check_effect(path: Path, recipe: Recipe) -> None:
 
 
 def _pairs(assignments: Sequence[str] | Mapping[str, Any]) -> list[tuple[str, Any]]:
+    if isinstance(assignments, str):  # a single text
+        assignments = [assignments]
     if isinstance(assignments, Mapping):
         return [(str(key).replace("-", "_"), _plain(v)) for key, v in assignments.items()]
     return [_split(text) for text in assignments]
@@ -116,6 +119,8 @@ def _split(text: str) -> tuple[str, Any]:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
     return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
@@ -187,8 +192,14 @@ def _resolve(key: str, values: Mapping[str, Any]) -> Path:
     places = list(_places(values))
     if wanted in places:
         return wanted
-    if isinstance(wanted[0], int) and wanted[0] < len(values["stages"]):
+    if isinstance(wanted[0], int):
         wanted = ("stages", *wanted)
+    if wanted[0] == "stages" and len(wanted) > 1 and isinstance(wanted[1], int):
+        stages = len(values["stages"])
+        if wanted[1] >= stages:
+            raise LongTailedError(
+                f"{key!r} is about stage {wanted[1]}, but the recipe has {stages}, numbered from 0."
+            )
     if wanted[0] == "stages" and len(wanted) > 2:  # the rest of the key is about one stage
         places = [place for place in places if place[:2] == wanted[:2]]
         wanted = wanted[2:]

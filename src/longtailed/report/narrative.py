@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Callable, Sequence
 
 from longtailed.report.canvas import Styled
-from longtailed.report.load import Evaluation, RunRecord
+from longtailed.report.load import RunRecord
 from longtailed.report.tables import seed_groups
 
 
@@ -87,6 +87,12 @@ def summary(runs: Sequence[Styled]) -> list[str]:
     return [data, _single_result(first) if len(runs) == 1 else _compared_result(runs)]
 
 
+def sizes_of(runs: Sequence[Styled]) -> str:
+    """Return whose class sizes one column can show: " of run A" if other runs have others."""
+    counts = {tuple(styled.run.counts) for styled in runs}
+    return "" if len(counts) == 1 else f" of run {runs[0].key}"
+
+
 def _single_result(run: RunRecord) -> str:
     last = run.last
     images, classes = percent(last.rates["top1"]), percent(last.rates["balanced_accuracy"])
@@ -102,7 +108,10 @@ def _uncovered(run: RunRecord) -> str:
     """Return a sentence on the classes that no figure covers, if there are any."""
     rates = zip(run.class_names, run.last.per_class, strict=True)
     absent = [name for name, rate in rates if rate is None]
-    return f" No figure covers {_join(absent)}: there are no test images of it." if absent else ""
+    them = "it" if len(absent) == 1 else "them"
+    return (
+        f" No figure covers {_join(absent)}: there are no test images of {them}." if absent else ""
+    )
 
 
 def _compared_result(runs: Sequence[Styled]) -> str:
@@ -215,8 +224,16 @@ def _tested_on(run: RunRecord) -> str:
 
 
 def tested_on(runs: Sequence[Styled]) -> str:
-    """Return what the figures are on, the same for all runs or each in turn."""
-    return _join(_distinct(runs, _tested_on))
+    """Return what the figures are on, the same for all runs or with the runs of each."""
+    found = _distinct(runs, _tested_on)
+    if len(found) == 1:
+        return found[0]
+    keys = [[s.key for s in runs if _tested_on(s.run) == text] for text in found]
+    return _join([f"{text} in {_those(k)}" for text, k in zip(found, keys, strict=True)])
+
+
+def _those(keys: Sequence[str]) -> str:
+    return f"run {keys[0]}" if len(keys) == 1 else f"runs {_join(keys)}"
 
 
 def leaks(runs: Sequence[Styled]) -> list[str]:
@@ -230,6 +247,20 @@ def leaks(runs: Sequence[Styled]) -> list[str]:
             sentences.append(
                 f"{subject}{found['images']:,} of the {found['of']:,} test images look almost the "
                 f"same as a training image, such as {names}."
+            )
+    return sentences
+
+
+def seen_before(runs: Sequence[Styled]) -> list[str]:
+    """Return a sentence for each run whose initial weights have learnt from its other images."""
+    sentences = []
+    for styled in runs:
+        seen = styled.run.manifest.get("seen_by_initial_weights")
+        if seen:
+            parts = [f"{images:,} of its {name} images" for name, images in seen.items()]
+            sentences.append(
+                f"The initial weights of run {styled.key} come from a run that was trained on "
+                f"{_join(parts)}, so what these say of it is too good."
             )
     return sentences
 
@@ -269,12 +300,14 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"
 
 
-def noise_note(evaluation: Evaluation) -> str:
-    """Return how far chance alone moves top-1: twice sqrt(p (1 - p) / N), in points."""
+def noise_note(runs: Sequence[Styled]) -> str:
+    """Return how far chance alone moves the first run's top-1: 2 sqrt(p (1 - p) / N), in points."""
+    evaluation = runs[0].run.last
+    whose = "top-1" if len(runs) == 1 else f"the top-1 of run {runs[0].key}"
     p = evaluation.rates["top1"] or 0.0
     points = 200 * math.sqrt(p * (1 - p) / max(evaluation.images, 1))
     return (
-        f"With {evaluation.images:,} test images, top-1 carries about ±{points:.1f} points of "
+        f"With {evaluation.images:,} test images, {whose} carries about ±{points:.1f} points of "
         "sampling error (two standard errors)"
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from longtailed.data.image_record import (
     images_of,
     read_record,
     record_images,
+    shared_images,
     write_record,
 )
 from longtailed.data.preparation import Opened
@@ -28,6 +30,8 @@ from longtailed.training.checkpoint import file_digest, read_json, write_atomica
 
 WEIGHT_SETTINGS = ("init_from", "weights")
 RECORD = "images.parquet"  # which images the run is made of; see `record_images`
+LEARNT = ("train", "meta", "unlabelled")  # the splits that weights learn from
+JUDGED = ("holdout", "test")  # the splits that an epoch is chosen and figures are on
 
 
 def default_directory(recipe: Recipe) -> Path:
@@ -136,6 +140,45 @@ def changes_since(
     return changes(held, record_images(sets, held, verify))
 
 
+def learnt_images(directory: Path) -> pa.Table | None:
+    """Return the images that a run, and the runs that it began from, have learnt from.
+
+    None if nothing is known of them.
+    """
+    found, homes = [], [directory.resolve()]
+    for home in homes:
+        if (home / RECORD).exists():
+            record = read_record(home / RECORD)
+            found += [images_of(record, split) for split in LEARNT]
+            begun = [_home(path).resolve() for path in _weight_paths(read_recipe(home)).values()]
+            homes += [earlier for earlier in begun if earlier not in homes]
+    return pa.concat_tables(found) if found else None
+
+
+def seen_before(recipe: Recipe, record: pa.Table) -> dict[str, int]:
+    """Return, and warn, how many held-out and test images the initial weights have learnt from.
+
+    Known of weights of runs, by the contents of the images; splits without such images are left
+    out.
+    """
+    homes = map(_home, _weight_paths(recipe).values())
+    learnt = [images for images in map(learnt_images, homes) if images is not None]
+    if not learnt:
+        return {}
+    held = {split: images_of(record, split) for split in JUDGED}
+    seen = {name: shared_images(images, pa.concat_tables(learnt)) for name, images in held.items()}
+    seen = {name: images for name, images in seen.items() if images}
+    if seen:
+        parts = [f"{images} of {len(held[name])} {name} images" for name, images in seen.items()]
+        warnings.warn(
+            f"the run that the initial weights come from was trained on {' and '.join(parts)} of "
+            "this one, so figures and choices on them are too good; begin from a run with the same "
+            "splits (holdout, subset_seed), or train both stages in one run.",
+            stacklevel=3,
+        )
+    return seen
+
+
 def claim_directory(
     directory: Path, recipe: Recipe, manifest: dict[str, Any], record: pa.Table
 ) -> None:
@@ -153,11 +196,23 @@ def claim_directory(
 
 def _initial_weights(recipe: Recipe) -> dict[str, str]:
     """Return the SHA-256 of each file of weights that a recipe begins from, by setting."""
-    paths = {key: Path(path) for key, path in recipe.paths.items() if key in WEIGHT_SETTINGS}
     files = {
-        key: path / "model.safetensors" if path.is_dir() else path for key, path in paths.items()
+        key: path / "model.safetensors" if path.is_dir() else path
+        for key, path in _weight_paths(recipe).items()
     }
+    for key, path in files.items():
+        if not path.is_file():
+            raise LongTailedError(f"there are no weights at {path}, which {key} names.")
     return {key: file_digest(path) for key, path in files.items()}
+
+
+def _weight_paths(recipe: Recipe) -> dict[str, Path]:
+    return {key: Path(path) for key, path in recipe.paths.items() if key in WEIGHT_SETTINGS}
+
+
+def _home(path: Path) -> Path:
+    """Return the directory of the run, if it is one, that a path to weights names."""
+    return path if path.is_dir() else path.parent
 
 
 def _is_free(directory: Path) -> bool:

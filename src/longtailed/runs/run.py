@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
@@ -27,6 +28,7 @@ from longtailed.runs.directory import (
     claim_directory,
     default_directory,
     record_run,
+    seen_before,
 )
 from longtailed.runs.prepare import open_images, prepare
 from longtailed.runs.stages import build_stage, check_stages, start_from
@@ -43,6 +45,7 @@ from longtailed.training.features import FeatureStore
 from longtailed.training.fit import fit
 from longtailed.training.job import FitResult, Job
 
+_log = logging.getLogger(__name__)
 CHOSEN, BEST_TEST = "holdout-chosen", "best-test"
 
 
@@ -134,6 +137,8 @@ def train(
     results = directory / "results.json"
     if results.exists():
         check_unchanged(directory, chosen)
+        if progress:
+            _log.info("%s is finished: nothing is trained, these are its figures.", directory)
         finished = FinishedRun(directory, chosen, read_json(results))
         if report and not finished.report.exists():
             write_report([directory])
@@ -144,6 +149,7 @@ def train(
     opened = open_images(chosen)
     if fabric.is_global_zero:
         record, files = record_run(directory, chosen, opened)
+        files["seen_by_initial_weights"] = seen_before(chosen, record)
     splits, manifest = prepare(chosen, fabric.device, opened, leaks=fabric.is_global_zero)
     del opened  # the bytes of images that are decoded by now
     network_ = initial_network(chosen, splits)

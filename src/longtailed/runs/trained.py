@@ -12,12 +12,7 @@ from torch import Tensor
 
 from longtailed.data import ImageSet, Splits, parse_view
 from longtailed.data.default_views import worker_count
-from longtailed.data.image_record import (
-    images_of,
-    read_record,
-    record_images,
-    shared_images,
-)
+from longtailed.data.image_record import record_images, shared_images
 from longtailed.data.loading import existing_splits, load_whole, opened_with
 from longtailed.data.sources.names import match_classes
 from longtailed.errors import LongTailedError
@@ -25,7 +20,7 @@ from longtailed.methods import Method, build_method
 from longtailed.metrics.shots import Grouping
 from longtailed.nn import build_network
 from longtailed.recipes import Recipe
-from longtailed.runs.directory import RECORD, changes_since, read_recipe
+from longtailed.runs.directory import RECORD, changes_since, learnt_images, read_recipe
 from longtailed.runs.prepare import open_images
 from longtailed.training.checkpoint import check_finite, load_weights, read_json
 from longtailed.training.engine import make_fabric
@@ -91,14 +86,16 @@ def evaluate(
     finite, and if the run's own images have changed.
     """
     recipe, method, manifest = restore(directory, weights)
-    imageset = evaluation_images(Path(directory), recipe, manifest, data, split, data_options)
+    imageset, tested_on = evaluation_images(
+        Path(directory), recipe, manifest, data, split, data_options
+    )
     fabric = make_fabric(device, precision=recipe.precision)
     splits = serve(imageset, recipe, manifest, fabric.device)
     method.to(fabric.device)
     result = evaluate_split(method, splits, "test", fabric, groups=groups or recipe.groups)
-    own = data is None and split is None
-    about = {"tested_on": own_test(manifest) if own else f"all of {imageset.name}"}
-    return replace(result, figures=about | result.figures | {"split": split or "test"})
+    own = tested_on == own_test(manifest)
+    about = {"tested_on": tested_on}
+    return replace(result, figures=about | result.figures | {"split": "test" if own else split})
 
 
 def own_test(manifest: dict[str, Any]) -> str:
@@ -113,13 +110,17 @@ def evaluation_images(
     data: str | None,
     split: str | None,
     data_options: dict[str, Any],
-) -> ImageSet:
-    """Return a run's own test images, or those of other data or another split (see `evaluate`)."""
-    imageset = None
+) -> tuple[ImageSet, str]:
+    """Return a run's own test images, or those of other data or another split (see `evaluate`).
+
+    With them comes what they are, in words that can stand beside figures.
+    """
+    imageset, tested_on = None, own_test(manifest)
     if split is None:
         imageset = _own_test_images(directory, recipe, data, data_options)
     if imageset is None:
         imageset = load_whole(recipe.data, data, split, data_options)
+        tested_on = f"all of {imageset.name}"
         _warn_of_training_images(imageset, directory)
     imageset, note = match_classes(
         imageset,
@@ -130,7 +131,7 @@ def evaluation_images(
     )
     if note is not None:
         warnings.warn(note, stacklevel=2)
-    return imageset
+    return imageset, tested_on
 
 
 def _own_test_images(
@@ -186,10 +187,10 @@ def _same_data(directory: Path, recipe: Recipe) -> ImageSet | None:
 
 
 def _warn_of_training_images(imageset: ImageSet, directory: Path) -> None:
-    if not (directory / RECORD).exists():
+    learnt = learnt_images(directory)
+    if learnt is None:
         return
-    train = images_of(read_record(directory / RECORD), "train")
-    seen = shared_images(record_images({"test": imageset}), train)
+    seen = shared_images(record_images({"test": imageset}), learnt)
     if seen:
         warnings.warn(
             f"{seen} of the {len(imageset)} images of {imageset.name} are among those that the "

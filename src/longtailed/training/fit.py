@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ from longtailed.training.journal import Journal, ProgressBar
 from longtailed.training.optim import load_optimizer
 from longtailed.training.steps import Steps, seed_generators
 
+_log = logging.getLogger(__name__)
 SAVE_SECONDS = 10.0  # between checkpoints, at the ends of epochs
 ASK_EVERY = 50  # steps after which several processes ask each other whether to stop
 
@@ -275,7 +277,11 @@ class _Fit:
         self.steps.sums.restore(state["sums"])
         for selection, kept in zip(self.selections, state["selections"], strict=True):
             selection.restore(kept)
-        return state["epoch"], state["step"]
+        epoch, epochs = state["epoch"], self.job.options.epochs
+        if self.job.show_progress and self.job.fabric.is_global_zero and epoch < epochs:
+            directory = self.job.directory
+            _log.info("%s goes on from epoch %d of %d.", directory, epoch + 1, epochs)
+        return epoch, state["step"]
 
     @contextmanager
     def _fitting(self) -> Iterator[None]:

@@ -89,9 +89,11 @@ def of_run(
     fabric = make_fabric(device, precision=recipe.precision)
     own = data is None and split is None
     splits = _as_trained(directory, recipe, manifest, fabric, own)
-    shown = splits
+    shown, tested_on = splits, own_test(manifest)
     if not own:
-        images = evaluation_images(directory, recipe, manifest, data, split, data_options)
+        images, tested_on = evaluation_images(
+            directory, recipe, manifest, data, split, data_options
+        )
         shown = serve(images, recipe, manifest, fabric.device)
     test = shown.imageset("test")
     _check_size(test)
@@ -102,7 +104,7 @@ def of_run(
     about = _about_run(directory, recipe, manifest) | {
         "weights": weights,
         "image_side": image_side(splits.imageset("train"), manifest["network_input"]),
-        "tested_on": own_test(manifest) if own else f"all of {test.name}",
+        "tested_on": tested_on,
         "look_alikes_from": name,
     }
     train, near = splits.imageset("train"), nearest(neutral, fabric)
