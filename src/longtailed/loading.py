@@ -17,9 +17,9 @@ from longtailed.data import (
     split_meta,
 )
 from longtailed.data.groups import describe_groups, single_group_classes
-from longtailed.data.sources.names import canonical_split, list_names, match_classes
+from longtailed.data.sources.names import canonical_split, match_classes, quoted
 from longtailed.errors import LongTailedError
-from longtailed.recipes.recipe import Data
+from longtailed.recipes.recipe import REST, Data
 from longtailed.unlabelled import load_unlabelled
 
 TEST_SHARE = 0.2  # of each class, where a source has no split to test on
@@ -85,8 +85,12 @@ def load_splits(data: Data, scan: bool = True) -> tuple[dict[str, ImageSet], dic
         number = _of_each_class(sets["meta"], data.meta_per_class, whole_groups)
         notes["meta"] = f"{number}, {META_SOURCES[data.meta_source]}"
     if data.unlabelled is not None:
-        sets["unlabelled"] = load_unlabelled(data, whole, train, _load)
+        sets["unlabelled"] = images = load_unlabelled(data, whole, train, _load)
         notes["unlabelled"] = data.unlabelled
+        if data.unlabelled != REST:
+            notes["read_as"] += images.notes
+            notes["skipped"] += images.skipped
+            notes["left_out"]["unlabelled"] = dict(images.left_out)
     return {"train": train, **sets, "test": test}, notes
 
 
@@ -129,7 +133,7 @@ def _hold_out(
         alone = set(names) <= set(single_group_classes(whole))
         where = "in one group each" if alone else "in one group, or in groups tied to such a class"
         warnings.warn(
-            f"{len(names)} class(es) have all their images {where}: {list_names(names, 3)}. None "
+            f"{len(names)} class(es) have all their images {where}: {quoted(names, 3)}. None "
             f"of these images is held out, {loss}.",
             stacklevel=4,
         )
@@ -239,7 +243,7 @@ def check_train_classes(train: ImageSet) -> None:
     if empty:
         bad = f" ({len(train.skipped)} unreadable images were skipped)" if train.skipped else ""
         raise LongTailedError(
-            f"{len(empty)} class(es) have no training image: {list_names(empty, 3)}{bad}."
+            f"{len(empty)} class(es) have no training image: {quoted(empty, 3)}{bad}."
         )
 
 

@@ -149,6 +149,7 @@ def test_class_names_come_as_list_text_or_file(tmp_path):
 def test_names_that_are_numbers_sort_as_numbers():
     assert sort_class_names(["10", "2", "b", "0", "a1", "01"]) == ["0", "01", "2", "10", "a1", "b"]
     assert sort_class_names(["²", "1"]) == ["1", "²"]
+    assert sort_class_names(["7" * 5000, "1"]) == ["1", "7" * 5000]  # longer than int() reads
 
 
 def test_the_usual_spellings_of_splits_are_known():
