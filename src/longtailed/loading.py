@@ -85,13 +85,18 @@ def load_splits(data: Data, scan: bool = True) -> tuple[dict[str, ImageSet], dic
         number = _of_each_class(sets["meta"], data.meta_per_class, whole_groups)
         notes["meta"] = f"{number}, {META_SOURCES[data.meta_source]}"
     if data.unlabelled is not None:
-        sets["unlabelled"] = images = load_unlabelled(data, whole, train, _load)
+        sets["unlabelled"] = load_unlabelled(data, whole, train, _load)
         notes["unlabelled"] = data.unlabelled
         if data.unlabelled != REST:
-            notes["read_as"] += images.notes
-            notes["skipped"] += images.skipped
-            notes["left_out"]["unlabelled"] = dict(images.left_out)
+            _add_source(notes, "unlabelled", sets["unlabelled"])
     return {"train": train, **sets, "test": test}, notes
+
+
+def _add_source(notes: dict[str, Any], name: str, imageset: ImageSet) -> None:
+    """Note what another source was read as."""
+    notes["read_as"] += imageset.notes
+    notes["skipped"] += imageset.skipped
+    notes["left_out"][name] = dict(imageset.left_out)
 
 
 def _check_number(name: str, images: int | float | None, train: ImageSet) -> None:

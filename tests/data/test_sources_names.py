@@ -160,7 +160,7 @@ def test_the_usual_spellings_of_splits_are_known():
     }.items():
         assert {canonical_split(word) for word in words} == {split}
     assert canonical_split("seg_train") is None
-    for name in ("seg_train", "Train_images", "train-2017", "my training data"):
+    for name in ("seg_train", "Train_images", "train-2017", "my training data", "trainset"):
         assert canonical_split(find_split_word(name)[0]) == "train"
     assert find_split_word("testimony") is find_split_word("contest") is None
 

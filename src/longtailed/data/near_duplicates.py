@@ -128,7 +128,9 @@ def _distinct_images(signatures: Sequence[_Signatures], sets: Sequence[ImageSet]
     )
     order = np.argsort(of, kind="stable")
     last = order[np.cumsum(counts) - 1] if len(order) else order
-    return _Distinct(bits[first], thumbnails[first], *kinds[first].T, counts, first, last)
+    return _Distinct(
+        bits[first], thumbnails[first], splits[first], classes[first], counts, first, last
+    )
 
 
 def _compare(images: _Distinct) -> tuple[IntArray, list[tuple[int, int]]]:

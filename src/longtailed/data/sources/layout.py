@@ -203,6 +203,6 @@ def _deeper_notes(folder: Path) -> list[str]:
     if deeper <= len(classes):
         return []
     return [
-        f"'{folder}': its {len(classes)} folders are the classes; the {deeper} folders in them "
+        f"'{folder}': the folders in it are the classes; the {deeper} folders in them "
         "are not told apart."
     ]

@@ -21,7 +21,9 @@ SPLIT_SPELLINGS = {
     "test": ("test", "testing", "tst"),
 }
 _SPELLINGS = "|".join(word for words in SPLIT_SPELLINGS.values() for word in words)
-_SPLIT_WORD = re.compile(rf"(?<![a-z])({_SPELLINGS})(?![a-z])", re.IGNORECASE)
+_SPLIT_WORD = re.compile(  # alone, or in 'trainset' and 'TestImages'
+    rf"(?<![a-z])({_SPELLINGS})(?=(?:set|data|imgs|images)?(?![a-z]))", re.IGNORECASE
+)
 _MOST_DIGITS = 30  # of a number: identifiers have fewer
 _Value = TypeVar("_Value")
 
