@@ -121,7 +121,7 @@ def _check_gaps(numbers: Sequence[int], source: str) -> None:
         )
 
 
-def match_classes(labels: Labels, names: Sequence[str], origin: str, code_book: bool) -> IntArray:
+def number_labels(labels: Labels, names: Sequence[str], origin: str, code_book: bool) -> IntArray:
     """Return the class of each entry [N], its place in `names`: by name.
 
     If `names` is a code book and holds none of the labels, whole numbers are places in it, from 0.

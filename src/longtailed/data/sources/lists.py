@@ -11,7 +11,7 @@ import numpy as np
 from longtailed.data.files import ImageFiles
 from longtailed.data.imageset import ImageSet, IntArray
 from longtailed.data.sources.columns import CellError, ChosenColumns
-from longtailed.data.sources.labels import label_notes, match_classes, name_classes
+from longtailed.data.sources.labels import label_notes, name_classes, number_labels
 from longtailed.data.sources.listing import Listing, read_column, read_listing
 from longtailed.data.sources.names import (
     SPLIT_SPELLINGS,
@@ -131,7 +131,7 @@ def load_list(
         reference = _of_split(whole if train == path else read_listing(train, chosen), "train")
         names, origin, code_book = _names_of(reference), f"'{train}'", False
     try:
-        labels = match_classes(listing.labels, names, origin, code_book)
+        labels = number_labels(listing.labels, names, origin, code_book)
     except CellError as error:
         raise listing.error(listing.labels.first(error.text), str(error)) from None
     folder = Path(root).expanduser() if root is not None else path.parent
