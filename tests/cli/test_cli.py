@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 
 from longtailed import train
-from longtailed.data import files
+from longtailed.data.sources import files
 from longtailed.errors import Interrupted, LongTailedError
 from longtailed.training.checkpoint import read_weights
 
