@@ -75,10 +75,12 @@ def test_any_step_can_be_reached_directly(on_disk, in_memory):
 
 
 def test_every_draw_of_a_file_is_augmented_anew(on_disk):
-    alone = on_disk.subset([0] * 8)  # as a re-sampling stream draws an image of a rare class
-    feed = splits_from(alone).open("train", Stream(), 4, seed=1)
-    crops = torch.cat([images[0] for images, _, _ in collect(feed)])
-    assert len(torch.unique(crops, dim=0)) == 8
+    rare = on_disk.subset([*range(0, 30, 3), 1])  # 10 images of one class, and 1 of another
+    feed = splits_from(rare).open("train", Stream(sampler="class-balanced"), 4, seed=1)
+    batches = collect(feed)
+    again = torch.cat([index for _, _, index in batches]) == 10
+    crops = torch.cat([images[0] for images, _, _ in batches])[again]
+    assert len(torch.unique(crops, dim=0)) == len(crops) > 3
 
 
 @pytest.mark.parametrize("in_memory", [True, False])
