@@ -72,7 +72,9 @@ def test_a_resumed_run_on_files_ends_with_the_same_weights(
 ):
     whole = train(files)
     asked = iter([0] * done)
-    monkeypatch.setattr("longtailed.training.fit._Fit._asked_to_stop", lambda self: next(asked, 15))
+    monkeypatch.setattr(
+        "longtailed.training.session.Session._asked_to_stop", lambda self: next(asked, 15)
+    )
     with pytest.raises(Interrupted):
         train(files, directory=tmp_path)
     monkeypatch.undo()

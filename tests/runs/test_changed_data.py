@@ -57,7 +57,9 @@ def begun(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(home)
         train_here(**given, out=home / "finished", progress=False, report=False)
-        patch.setattr("longtailed.training.fit._Fit._evaluate", interrupted_in_the_second_epoch)
+        patch.setattr(
+            "longtailed.training.session.Session.evaluate", interrupted_in_the_second_epoch
+        )
         with pytest.raises(Interrupted):
             train_here(**given, out=home / "half", progress=False, report=False)
     return home

@@ -92,7 +92,7 @@ def test_an_interrupted_run_ends_with_the_same_weights(whole, stage, inside, tmp
         def stop(self) -> int:
             return 15 * (self.job.stage == stage and next(asked) == 2)
 
-        monkeypatch.setattr("longtailed.training.fit._Fit._asked_to_stop", stop)
+        monkeypatch.setattr("longtailed.training.session.Session._asked_to_stop", stop)
     else:  # killed when the stage is over, before the next one has written anything
 
         def fit_and_die(method, job):

@@ -177,7 +177,9 @@ def test_an_interrupted_captured_run_ends_with_the_same_weights(
 
     stopping = build()
     asked = iter([0] * 8)
-    monkeypatch.setattr("longtailed.training.fit._Fit._asked_to_stop", lambda self: next(asked, 15))
+    monkeypatch.setattr(
+        "longtailed.training.session.Session._asked_to_stop", lambda self: next(asked, 15)
+    )
     with pytest.raises(Interrupted):
         fit(stopping, job(directory=tmp_path))
     monkeypatch.undo()

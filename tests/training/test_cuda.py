@@ -9,7 +9,7 @@ from longtailed.methods import METHODS, CrossEntropy, build_method, method_class
 from longtailed.training.capture import side_stream
 from longtailed.training.engine import make_fabric
 from longtailed.training.evaluation import Evaluator
-from longtailed.training.fit import fit
+from longtailed.training.fit import fit, train_step
 from longtailed.training.job import Job
 from longtailed.training.optim import Optimizer
 from longtailed.training.options import FitOptions
@@ -97,11 +97,11 @@ def test_no_captured_step_waits_for_the_device(name, build, job):
     with side_stream(torch.device("cuda")):
         for epoch in range(3):
             steps.enter(epoch)
-            taken = list(steps.run())
+            taken = list(steps.run(train_step))
         torch.cuda.set_sync_debug_mode("error")
         try:
             steps.enter(3)
-            assert list(steps.run()) == taken
+            assert list(steps.run(train_step)) == taken
         finally:
             torch.cuda.set_sync_debug_mode("default")
         assert steps.replayed.captures == 1

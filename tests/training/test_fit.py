@@ -256,9 +256,9 @@ def test_checkpoints_come_after_the_first_epoch_and_then_by_the_clock(method, jo
         def end_epoch(self, run, progress):
             clock[0] += 4
 
-    monkeypatch.setattr("longtailed.training.fit.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("longtailed.training.session.time.monotonic", lambda: clock[0])
     monkeypatch.setattr(
-        "longtailed.training.fit._Fit._save", lambda self, epoch, step: saved.append(epoch)
+        "longtailed.training.session.Session._save", lambda self, epoch, step: saved.append(epoch)
     )
     fit(method(Slow), job(epochs=6))
     assert saved == [1, 4, 6]

@@ -2,32 +2,19 @@
 
 from __future__ import annotations
 
-import logging
-import math
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from longtailed.data.streams import Batch, Stream
-from longtailed.errors import Interrupted, LongTailedError
+from longtailed.losses.inputs import full_precision
 from longtailed.methods.base import Method
 from longtailed.training.capture import side_stream
-from longtailed.training.checkpoint import load_training_state, save_training_state
 from longtailed.training.compiling import compiled_stages
-from longtailed.training.evaluation import Evaluator
-from longtailed.training.features import FeatureStore
-from longtailed.training.job import FitResult, Job, Selection, stop_requests
-from longtailed.training.journal import Journal, ProgressBar
-from longtailed.training.optim import load_optimizer
-from longtailed.training.steps import Steps, seed_generators
-
-_log = logging.getLogger(__name__)
-SAVE_SECONDS = 10.0  # between checkpoints, at the ends of epochs
-ASK_EVERY = 50  # steps after which several processes ask each other whether to stop
+from longtailed.training.job import FitResult, Job, stop_requests
+from longtailed.training.session import Session
+from longtailed.training.steps import Steps
 
 
 def fit(method: Method, job: Job) -> FitResult:
@@ -39,266 +26,53 @@ def fit(method: Method, job: Job) -> FitResult:
     Raises `LongTailedError` (a loss that is not finite, a checkpoint that does not fit or cannot
     be written) and `Interrupted` (Ctrl-C or SIGTERM, after writing the state).
     """
+    with _surroundings(job) as stop:
+        session = Session(method, job, stop)  # calls method.begin
+        if not job.options.epochs:
+            return FitResult(0, session.selections)
+        steps = session.steps
+        with session.shown(), compiled_stages(method) if job.compile else nullcontext():
+            for epoch in session.epochs():
+                method.train()
+                for step in steps.run(train_step, session.first_step):
+                    session.after_step(epoch, step)
+                session.gather(epoch)
+                with torch.no_grad(), job.fabric.autocast():
+                    method.end_epoch(session.run_view, steps.progress)
+                row = session.figures(epoch)
+                session.write(row | session.evaluate(epoch))
+        return FitResult(job.options.epochs, session.selections)
+
+
+def train_step(steps: Steps, drawn: tuple[Tensor, ...]) -> None:
+    """Take one step on what the feeds drew: batches, loss terms, backward, update, hook.
+
+    Nothing here reads from the device, so that on a GPU all of it can be recorded as one CUDA graph
+    and replayed.
+    """
+    fabric, options, window = steps.job.fabric, steps.job.options, steps.window()
+    batches = steps.prepare(drawn)
+    if window.first:
+        steps.optimizer.zero_grad(set_to_none=True)
+    with fabric.no_backward_sync(steps.module, enabled=not window.last):
+        terms: dict[str, Tensor] = steps.module(batches, steps.progress)
+        total = torch.stack([full_precision(term) for term in terms.values()]).sum()
+        fabric.backward(total / window.steps)
+    if window.last:
+        if options.clip is not None:
+            fabric.clip_gradients(
+                steps.module, steps.optimizer, max_norm=options.clip, error_if_nonfinite=False
+            )
+        steps.optimizer.step()
+    with torch.no_grad():
+        steps.method.after_step(steps.progress)
+        steps.sums.add(terms)
+
+
+@contextmanager
+def _surroundings(job: Job) -> Iterator[list[int]]:
+    """Yield the signals that ask to stop; keep the caller's random state and CUDA stream."""
     device = job.fabric.device
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), side_stream(device), stop_requests() as stop:
-        training = _Fit(method, job, stop)
-        if job.options.epochs:
-            with compiled_stages(method) if job.compile else nullcontext():
-                training.run()
-        return FitResult(job.options.epochs, training.selections)
-
-
-class _RunView:
-    """What a method's hooks may use (see `methods.base.Run`)."""
-
-    def __init__(
-        self, job: Job, method: Method, generator: torch.Generator, features: FeatureStore
-    ) -> None:
-        self.counts = method.class_counts
-        self.num_classes = len(method.class_counts)
-        self.device = job.fabric.device
-        self.generator = generator
-        self._job, self._method, self._features = job, method, features
-
-    def scan(self, stream: Stream) -> Iterator[Batch]:
-        """Yield every image of the stream's split once, in order, with the method in eval mode."""
-        was_training = self._method.training
-        self._method.eval()
-        try:
-            yield from self._job.splits.scan(
-                stream.split, stream.batch_size or 512, stream.views[0], seed=self._job.seed
-            )
-        finally:
-            self._method.train(was_training)
-
-    def features(self, split: str) -> tuple[Tensor, Tensor]:
-        """Return the features [N, A] and labels [N] of a split, seen as in an evaluation."""
-        features = self._features.of(self._method.network, split)
-        labels = torch.from_numpy(self._job.splits.imageset(split).labels)
-        return features, labels.to(features.device)
-
-    def split_counts(self, split: str) -> list[int] | None:
-        """Return how many images of each class [C] a split has; None if there is no such split."""
-        imageset = self._job.splits.sets.get(split)
-        return None if imageset is None else imageset.class_counts
-
-
-class _Fit:
-    """The state of one `fit` call; `run` is the loop."""
-
-    def __init__(self, method: Method, job: Job, stop: list[int]) -> None:
-        self.method, self.job, self.stop = method, job, stop
-        fabric = job.fabric
-        method.to(fabric.device)
-        generator = torch.Generator(fabric.device)
-        seed_generators(generator, job, "begin")
-        features = job.features or FeatureStore(job.splits, fabric)
-        self.run_view = _RunView(job, method, generator, features)
-        self.selections = [Selection(split, name) for split, name in job.select_on.items()]
-        if job.options.epochs and not method.trains:
-            raise LongTailedError(f"{job.label} trains nothing; give its stage epochs=0.")
-        state = self._saved_state()
-        if state:  # what `begin` derives from frozen weights it must derive from the saved ones
-            self._load_method(state)
-        method.train()
-        with torch.no_grad(), fabric.autocast():
-            method.begin(self.run_view)
-        if not job.options.epochs:
-            return
-        self.steps = Steps(method, job, generator)
-        self.first_epoch, self.first_step = self._resume(state)
-        self.evaluators = {
-            split: Evaluator(
-                method,
-                job.splits,
-                split,
-                fabric,
-                captured=self.steps.captured,
-                features=features,
-            )
-            for split in job.select_on
-        }
-        self.saved_at = -math.inf
-
-    def run(self) -> None:
-        """Train from where the training state left off to the last epoch."""
-        job, steps, epochs = self.job, self.steps.progress.steps, self.job.options.epochs
-        journal = Journal(job.directory if job.fabric.is_global_zero else None)
-        journal.begin(job.stage, self.first_epoch, job.tensorboard)
-        total, done = epochs * steps, self.first_epoch * steps + self.first_step
-        show = job.show_progress and job.fabric.is_global_zero
-        with ProgressBar(total, done, job.label, show, self.steps.images_per_step) as bar:
-            for epoch in range(self.first_epoch, epochs):
-                self.steps.enter(epoch)
-                row = self._train_epoch(epoch, bar) | self._evaluate(epoch)
-                journal.write(row)
-                bar.print(_describe(row, epochs))
-                self.first_step = 0
-                self.steps.sums.reset()
-                saved = self._save_in_time(epoch + 1)
-                self._stop_if_asked(epoch + 1, 0, saved)
-        journal.close()
-
-    def _train_epoch(self, epoch: int, bar: ProgressBar) -> dict[str, Any]:
-        """Train one epoch from `first_step` on and return its figures."""
-        steps, sums, fabric = self.steps, self.steps.sums, self.job.fabric
-        last = steps.progress.steps - 1
-        on_cpu = fabric.device.type == "cpu" and fabric.world_size == 1
-        started = time.perf_counter()
-        self.method.train()
-        for step in steps.run(self.first_step):
-            if on_cpu:  # elsewhere once an epoch: it reads from the device
-                sums.check(epoch)
-            if bar.advance():
-                means = sums.glimpse()
-                bar.show(" ".join(f"{name} {value:.3f}" for name, value in means.items()))
-            may_stop = fabric.world_size == 1 or (step + 1) % ASK_EVERY == 0
-            if may_stop and step < last and steps.window()[1]:
-                self._stop_if_asked(epoch, step + 1)
-        self._share_buffers()
-        sums.share(fabric)
-        sums.check(epoch)
-        with torch.no_grad(), fabric.autocast():
-            self.method.end_epoch(self.run_view, steps.progress)
-        self._check_weights(epoch)
-        seconds, terms = time.perf_counter() - started, sums.means()
-        images = steps.images_until(last + 1) - steps.images_until(self.first_step)
-        return {
-            "stage": self.job.stage,
-            "method": self.job.label,
-            "epoch": epoch,
-            "lr": steps.progress.lr,
-            "seconds": round(seconds, 4),
-            "images_per_second": round(images / seconds, 1),
-            "loss": sum(terms.values()),
-            "terms": terms,
-            "metrics": {name: value.item() for name, value in self.method.metrics().items()},
-        }
-
-    def _share_buffers(self) -> None:
-        """Give all processes the buffers of the first: each has normalised its own batches."""
-        if self.job.fabric.world_size > 1:
-            for buffer in self.method.buffers():
-                torch.distributed.broadcast(buffer, src=0)
-
-    def _check_weights(self, epoch: int) -> None:
-        """Refuse weights that are not finite, which a checkpoint must not hold."""
-        weights = [parameter.detach() for parameter in self.method.parameters()]
-        if not torch.nn.utils.get_total_norm(weights, math.inf).isfinite():
-            raise LongTailedError(
-                f"a weight is not finite after epoch {epoch + 1}; training stopped and the last "
-                "good checkpoint is kept. A lower learning rate or longer warm-up may help."
-            )
-
-    def _evaluate(self, epoch: int) -> dict[str, Any]:
-        """Evaluate on the splits that select an epoch; keep the weights of a new best one."""
-        options = self.job.options
-        if epoch + 1 != options.epochs and (epoch + 1) % options.evaluate_every:
-            return {}
-        figures: dict[str, Any] = {}
-        for selection in self.selections:
-            result = self.evaluators[selection.split]().figures
-            score = result["balanced_accuracy"]
-            figures[selection.split] = {"top1": result["top1"], "balanced_accuracy": score}
-            selection.offer(epoch, score, self.method)
-        return figures
-
-    def _asked_to_stop(self) -> int:
-        """Return the signal that this process, or any of several, has received; 0 for none."""
-        received = max(self.stop, default=0)
-        if self.job.fabric.world_size == 1:
-            return received
-        flag = torch.tensor(received, device=self.job.fabric.device)
-        return int(cast(Tensor, self.job.fabric.all_reduce(flag, reduce_op="max")))
-
-    def _stop_if_asked(self, epoch: int, step: int, saved: bool = False) -> None:
-        """Save and raise `Interrupted` if a signal came."""
-        signal = self._asked_to_stop()
-        if not signal:
-            return
-        if not saved:
-            self.steps.sums.check(epoch)
-            self._save(epoch, step)
-        hint = "; run the same command again to go on" if self.job.directory else ""
-        where = f"before epoch {epoch + 1}, step {step + 1}"
-        if epoch == self.job.options.epochs:
-            where = "after the last epoch"
-        raise Interrupted(f"Stopped {where}{hint}.", 128 + signal)
-
-    def _save_in_time(self, epoch: int) -> bool:
-        """Save before `epoch` if it is time or training is over; return whether it was."""
-        options = self.job.options
-        due = time.monotonic() - self.saved_at >= SAVE_SECONDS
-        if options.checkpoint_every is not None:
-            due = epoch % options.checkpoint_every == 0
-        if due or epoch == options.epochs:
-            self._save(epoch, 0)
-            self.saved_at = time.monotonic()
-            return True
-        return False
-
-    def _save(self, epoch: int, step: int) -> None:
-        if self.job.checkpoint is None or not self.job.fabric.is_global_zero:
-            return
-        state = {
-            "identity": self.job.identity,
-            "stage": self.job.stage,
-            "epoch": epoch,
-            "step": step,
-            "method": self.method.state_dict(),
-            "optimizer": self.steps.optimizer.state_dict(),
-            "sums": self.steps.sums.state(),
-            "selections": [selection.state() for selection in self.selections],
-        }
-        save_training_state(self.job.checkpoint, state)
-
-    def _saved_state(self) -> dict[str, Any]:
-        """Return the training state of this stage; empty if there is none."""
-        path = self.job.checkpoint
-        if path is None or not path.exists() or not self.job.options.epochs:
-            return {}
-        state = load_training_state(path)
-        if state.get("identity") != self.job.identity or "stage" not in state:
-            raise LongTailedError(f"{path} belongs to another recipe; choose another directory.")
-        return state if state["stage"] == self.job.stage else {}
-
-    def _load_method(self, state: dict[str, Any]) -> None:
-        with self._fitting():
-            self.method.load_state_dict(state["method"])
-
-    def _resume(self, state: dict[str, Any]) -> tuple[int, int]:
-        """Take over a training state, if there is one; return (epoch, step)."""
-        if not state:
-            return 0, 0
-        self._load_method(state)
-        with self._fitting():
-            load_optimizer(self.steps.optimizer, state["optimizer"])
-        self.steps.sums.restore(state["sums"])
-        for selection, kept in zip(self.selections, state["selections"], strict=True):
-            selection.restore(kept)
-        epoch, epochs = state["epoch"], self.job.options.epochs
-        if self.job.show_progress and self.job.fabric.is_global_zero and epoch < epochs:
-            directory = self.job.directory
-            _log.info("%s goes on from epoch %d of %d.", directory, epoch + 1, epochs)
-        return epoch, state["step"]
-
-    @contextmanager
-    def _fitting(self) -> Iterator[None]:
-        try:
-            yield
-        except (RuntimeError, ValueError, KeyError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise LongTailedError(
-                f"{self.job.checkpoint} does not fit this method: {reason}."
-            ) from None
-
-
-def _describe(row: dict[str, Any], epochs: int) -> str:
-    parts = [f"epoch {row['epoch'] + 1}/{epochs}", f"loss {row['loss']:.4f}", f"lr {row['lr']:.4g}"]
-    parts += [
-        f"{split} balanced accuracy {figures['balanced_accuracy']:.3f}"
-        for split, figures in row.items()
-        if isinstance(figures, dict) and "balanced_accuracy" in figures
-    ]
-    return "  ".join([*parts, f"{row['images_per_second']:,.0f} images/s"])
+        yield stop

@@ -1,22 +1,35 @@
-"""The steps of a stage: augment, go forward and back, update; eagerly or as one CUDA graph."""
+"""The steps of a stage: what they need, drawn and seeded; run eagerly or as one CUDA graph."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import islice
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
 
 from longtailed.data.feed import Draw, Feed
-from longtailed.data.streams import Stream, step_seed
-from longtailed.losses.inputs import full_precision
+from longtailed.data.streams import Batch, Stream, step_seed
 from longtailed.methods.base import Method, Progress
 from longtailed.training.capture import Replayed, decide_capture
 from longtailed.training.job import Job
 from longtailed.training.optim import set_learning_rate
 from longtailed.training.terms import TermSums
+
+
+class Window(NamedTuple):
+    """How many steps share an update, and whether a step is the first or the last of them."""
+
+    steps: int
+    first: bool
+    last: bool
+
+
+StepFunction: TypeAlias = "Callable[[Steps, tuple[Tensor, ...]], None]"
+"""What a step does with the tensors that the feeds drew; it reads nothing from the device."""
 
 
 def seed_generators(generator: torch.Generator, job: Job, *purpose: int | str) -> None:
@@ -88,8 +101,12 @@ class Steps:
             self.addresses = addresses
             self.replayed.forget()
 
-    def run(self, first: int = 0) -> Iterator[int]:
-        """Take the steps of the epoch from `first` on; yield the number of each one taken."""
+    def run(self, step_function: StepFunction, first: int = 0) -> Iterator[int]:
+        """Take the steps of the epoch from `first` on; yield the number of each one taken.
+
+        `step_function` is called with this object and what the feeds drew, or is recorded as a CUDA
+        graph and replayed.
+        """
         epochs, done = self.job.options.epochs, self.epoch * self.progress.steps + first
         draws = {
             name: feed.draws_of(self.epoch, epochs, first)
@@ -97,51 +114,36 @@ class Steps:
             else feed.endless_draws(epochs, done)
             for name, feed in self.feeds.items()
         }
+        take = partial(step_function, self)
         for step in range(first, self.progress.steps):
-            self._seed_and_take(step, {name: next(draw) for name, draw in draws.items()})
+            inputs = self._begin_step(step, {name: next(draw) for name, draw in draws.items()})
+            if self.captured:
+                self.replayed(take, inputs)
+            else:
+                take(inputs)
             yield step
 
-    def _seed_and_take(self, step: int, draws: dict[str, Draw]) -> None:
+    def _begin_step(self, step: int, draws: dict[str, Draw]) -> tuple[Tensor, ...]:
+        """Seed all that is drawn in a step; return the tensors that the feeds drew."""
         progress, fabric = self.progress, self.job.fabric
         self.step = step
         progress.begin_step(step)
         seed_generators(progress.generator, self.job, self.epoch, step, fabric.global_rank)
         for name, draw in draws.items():
             self.feeds[name].generator.manual_seed(draw.seed)
-        inputs = tuple(tensor for draw in draws.values() for tensor in draw.tensors)
-        if self.captured:
-            self.replayed(self._take, inputs)
-        else:
-            self._take(inputs)
+        return tuple(tensor for draw in draws.values() for tensor in draw.tensors)
 
-    def window(self) -> tuple[int, bool]:
-        """Return how many steps share this step's update, and whether it is the last of them."""
+    def window(self) -> Window:
+        """Return which steps share this one's update."""
         accumulate, steps = self.job.options.accumulate, self.progress.steps
         first = self.step - self.step % accumulate
         shared = min(accumulate, steps - first)
-        return shared, self.step + 1 == first + shared
+        return Window(shared, self.step == first, self.step + 1 == first + shared)
 
-    def _take(self, inputs: tuple[Tensor, ...]) -> None:
-        """Take one step on what the feeds drew; nothing is read from the device."""
-        fabric, options, progress = self.job.fabric, self.job.options, self.progress
+    def prepare(self, inputs: tuple[Tensor, ...]) -> dict[str, Batch]:
+        """Return the augmented batch of each stream, made of what the feeds drew."""
         tensors = iter(inputs)
-        batches = {
+        return {
             name: feed.prepare(tuple(islice(tensors, feed.tensors_per_draw)))
             for name, feed in self.feeds.items()
         }
-        shared, update = self.window()
-        if self.step % options.accumulate == 0:
-            self.optimizer.zero_grad(set_to_none=True)
-        with fabric.no_backward_sync(self.module, enabled=not update):
-            terms: dict[str, Tensor] = self.module(batches, progress)
-            total = torch.stack([full_precision(term) for term in terms.values()]).sum()
-            fabric.backward(total / shared)
-        if update:
-            if options.clip is not None:
-                fabric.clip_gradients(
-                    self.module, self.optimizer, max_norm=options.clip, error_if_nonfinite=False
-                )
-            self.optimizer.step()
-        with torch.no_grad():
-            self.method.after_step(progress)
-            self.sums.add(terms)

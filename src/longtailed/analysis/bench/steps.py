@@ -28,6 +28,7 @@ from longtailed.runs.run import as_recipe, initial_network
 from longtailed.training.capture import Replayed, decide_capture, side_stream
 from longtailed.training.compiling import compiled_stages
 from longtailed.training.engine import make_fabric, precision_of
+from longtailed.training.fit import train_step
 from longtailed.training.job import Job
 from longtailed.training.steps import Steps
 
@@ -297,5 +298,5 @@ def _bare_step(network: nn.Module, batch: tuple[Tensor, Tensor], job: Job) -> Ca
 def _forever(steps: Steps) -> Iterator[int]:
     for epoch in range(EPOCHS):
         steps.enter(epoch)
-        yield from steps.run()
+        yield from steps.run(train_step)
         steps.sums.reset()
