@@ -16,6 +16,7 @@ from rich.progress import track
 from longtailed.analysis.experiments.definition import Experiment
 from longtailed.analysis.experiments.drawing import save_figure
 from longtailed.analysis.experiments.intervals import LEVEL, Conclusion
+from longtailed.analysis.experiments.published import published_table
 from longtailed.analysis.experiments.results import Results, outcome_of
 from longtailed.analysis.experiments.setup import Point, Setup, make_setup, seeded
 from longtailed.errors import LongTailedError
@@ -80,7 +81,7 @@ def _finish(
 ) -> FinishedExperiment:
     """Conclude, and write all files but the runs' own."""
     conclusions = tuple(experiment.conclude(results))
-    table = experiment.published(results.setup.classes) if results.setup.paper else None
+    table = published_table(name, results.setup.classes) if results.setup.paper else None
     content = _content(name, experiment, results, conclusions, table, cost, home)
     _write(home / FILE, _as_text(content))
     _write(home / "results.csv", results.csv())
