@@ -39,11 +39,12 @@ from longtailed.training.checkpoint import (
     save_weights,
     write_json,
 )
-from longtailed.training.engine import environment, make_fabric
+from longtailed.training.engine import make_fabric
 from longtailed.training.evaluation import evaluate_split
 from longtailed.training.features import FeatureStore
 from longtailed.training.fit import fit
 from longtailed.training.job import FitResult, Job
+from longtailed.training.provenance import run_provenance
 
 _log = logging.getLogger(__name__)
 CHOSEN, BEST_TEST = "holdout-chosen", "best-test"
@@ -165,7 +166,7 @@ def train(
     if fabric.is_global_zero:
         for name, digest in files.pop("sha256").items():
             manifest["splits"][name]["sha256"] = digest
-        claim_directory(directory, chosen, {**manifest, **files, **environment(fabric)}, record)
+        claim_directory(directory, chosen, {**manifest, **files, **run_provenance(fabric)}, record)
     fabric.barrier()
     runner = _Runner(chosen, directory, fabric, splits, manifest, progress, tensorboard)
     written = runner.evaluate(*runner.train(network_))
