@@ -18,11 +18,14 @@ from longtailed.data.sources.columns import (
     CellError,
     ChosenColumns,
     plain_name,
-    quoted,
     read_splits,
 )
-from longtailed.data.sources.labels import Labels, is_whole, whole_floats
-from longtailed.data.sources.paths import has_image_suffix
+from longtailed.data.sources.decoding import has_image_suffix
+from longtailed.data.sources.labels import Labels, whole_floats
+from longtailed.data.sources.names import (
+    is_whole,
+    quoted,
+)
 from longtailed.data.sources.table_layout import (
     ONE_HOT,
     PATH_AND_LABEL,

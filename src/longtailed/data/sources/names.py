@@ -21,7 +21,10 @@ SPLIT_SPELLINGS = {
     "test": ("test", "testing", "tst"),
 }
 _SPELLINGS = "|".join(word for words in SPLIT_SPELLINGS.values() for word in words)
-_SPLIT_WORD = re.compile(rf"(?<![a-z])({_SPELLINGS})(?![a-z])", re.IGNORECASE)
+_SPLIT_WORD = re.compile(  # alone, or in 'trainset' and 'TestImages'
+    rf"(?<![a-z])({_SPELLINGS})(?=(?:set|data|imgs|images)?(?![a-z]))", re.IGNORECASE
+)
+_MOST_DIGITS = 30  # of a number: identifiers have fewer
 _Value = TypeVar("_Value")
 
 
@@ -45,8 +48,7 @@ def sort_class_names(names: Iterable[str]) -> list[str]:
     """
 
     def key(name: str) -> tuple[bool, int, str]:
-        is_number = name.isascii() and name.isdigit()
-        return not is_number, int(name) if is_number else 0, name
+        return not is_whole(name), int(name) if is_whole(name) else 0, name
 
     return sorted(names, key=key)
 
@@ -121,7 +123,7 @@ def match_classes(
     has = f"has {len(names) - len(absent)} of the {len(names)} classes of {owner}"
     if not absent:
         has = f"numbers its classes otherwise than {owner}"
-    lacks = f" (it lacks {list_names(absent)})" if absent else ""
+    lacks = f" (it lacks {quoted(absent)})" if absent else ""
     return matched, f"{imageset.name} {has}{lacks}; they were matched by name."
 
 
@@ -133,22 +135,28 @@ def _difference(
         pair = (imageset.name, owner) if bare_numbers(own) else (owner, imageset.name)
         return (
             f"the classes of {pair[0]} are numbers and those of {pair[1]} are names "
-            f"({list_names(own, 3)} for {list_names(names, 3)}), and nothing says which is which; "
+            f"({quoted(own, 3)} for {quoted(names, 3)}), and nothing says which is which; "
             f"{advice}."
         )
     absent = [name for name in names if name not in own]
-    lacks = f" and lacks {list_names(absent)}" if absent else ""
+    lacks = f" and lacks {quoted(absent)}" if absent else ""
     return (
-        f"{imageset.name} has {list_names(unknown)}, which {'is' if len(unknown) == 1 else 'are'} "
+        f"{imageset.name} has {quoted(unknown)}, which {'is' if len(unknown) == 1 else 'are'} "
         f"not among the {len(names)} classes of {owner}{lacks}; {advice}."
     )
 
 
 def bare_numbers(names: Sequence[str]) -> bool:
     """Return whether all class names are numbers, as classes that nothing names are called."""
-    return all(name.isdecimal() for name in names)
+    return all(map(is_whole, names))
 
 
-def list_names(names: Sequence[str], most: int = 5) -> str:
+def is_whole(text: str) -> bool:
+    """Return whether a text is a whole number from 0 on, with or without leading zeros."""
+    return text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS
+
+
+def quoted(names: Iterable[object], most: int = 5) -> str:
     """Return the first names in quotes, with commas between them."""
-    return ", ".join(map(repr, names[:most])) + (", ..." if len(names) > most else "")
+    shown = [repr(str(name)) for name in names]
+    return ", ".join(shown[:most]) + (", ..." if len(shown) > most else "")

@@ -18,11 +18,12 @@ from longtailed.data.sources.columns import (
     SPLIT_COLUMNS,
     ChosenColumns,
     find_column,
+)
+from longtailed.data.sources.decoding import IMAGE_SUFFIXES, has_image_suffix
+from longtailed.data.sources.names import (
+    is_whole,
     quoted,
 )
-from longtailed.data.sources.files import IMAGE_SUFFIXES
-from longtailed.data.sources.labels import is_whole
-from longtailed.data.sources.paths import has_image_suffix
 from longtailed.errors import LongTailedError, unknown_name
 
 _SEPARATORS = {".csv": ",;\t", ".tsv": "\t,;"}  # the first under which the first row has a meaning
