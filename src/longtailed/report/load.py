@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from longtailed.report.run_directory import EvaluationEntry, RunDirectory
+from longtailed.report.run_directory import EvaluationEntry, RateEntries, RunDirectory
 
 GROUPS = ("many", "medium", "few")
-_RATES = ("top1", "top5", "balanced_accuracy", "macro_f1", "harmonic_mean", "ece", "classwise_ece")
 
 
 @dataclass(frozen=True)
@@ -124,7 +123,7 @@ def load_run(run_dir: Path | str) -> RunRecord:
 
 
 def _evaluation(name: str, epoch: int | None, entry: EvaluationEntry) -> Evaluation:
-    rates = {key: getattr(entry, key) for key in _RATES}
+    rates = {key: getattr(entry, key) for key in RateEntries.model_fields}
     rates |= {group: getattr(entry.groups, group) for group in GROUPS}
     return Evaluation(
         name=name,

@@ -87,11 +87,9 @@ class _GroupEntry(_Entry):
     classes: dict[str, int]
 
 
-class EvaluationEntry(_Entry):
-    """The figures of one network state, as results.json holds them."""
+class RateEntries(_Entry):
+    """Figures that are one rate; a report shows them as `tables.METRICS` says."""
 
-    split: str
-    images: int
     top1: Rate
     top5: Rate = None
     balanced_accuracy: Rate
@@ -99,6 +97,13 @@ class EvaluationEntry(_Entry):
     harmonic_mean: Rate
     ece: Rate
     classwise_ece: Rate
+
+
+class EvaluationEntry(RateEntries):
+    """The figures of one network state, as results.json holds them."""
+
+    split: str
+    images: int
     worst_class: _WorstClass
     groups: _GroupEntry
     per_class: list[Rate]
@@ -147,14 +152,15 @@ class RunDirectory:
 
     @cached_property
     def manifest(self) -> dict[str, Any]:
-        """The values of manifest.json; each split counts images for all classes named there."""
+        """The values of manifest.json; train and test count images of every class it names."""
         values = self._read("manifest.json", _ManifestFile)
         classes = len(values["class_names"])
-        for split, entry in values["splits"].items():
-            if len(entry.get("counts", values["class_names"])) != classes:
+        for split in ("train", "test"):
+            counted = len(values["splits"][split]["counts"])
+            if counted != classes:
                 raise LongTailedError(
                     f"{self.path / 'manifest.json'} names {classes} classes but counts "
-                    f"{len(entry['counts'])} of the {split} split; train the run again."
+                    f"{counted} of the {split} split; train the run again."
                 )
         return values
 
