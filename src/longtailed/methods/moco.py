@@ -169,8 +169,8 @@ class MoCo(Method):
     def follow(self) -> None:
         """Move the key encoder's parameters towards the query encoder's."""
         own: list[Tensor] = list(self.key_encoder.parameters())
-        average = get_ema_multi_avg_fn(self.momentum)  # its last argument is not used
-        average(own, list(self._query_encoder().parameters()), 0)
+        average = get_ema_multi_avg_fn(self.momentum)  # type: ignore[no-untyped-call]
+        average(own, list(self._query_encoder().parameters()), 0)  # the 0 is not used
 
 
 def _processes() -> int:
