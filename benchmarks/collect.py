@@ -15,14 +15,14 @@ from typing import Any
 
 from record import record
 
+from longtailed.report.run_directory import RunDirectory
 from longtailed.runs.directory import read_recipe
 from longtailed.runs.run import FinishedRun
 from longtailed.runs.seeds import spread
-from longtailed.training.checkpoint import read_json
 
 
 def finished(directory: Path) -> FinishedRun:
-    return FinishedRun(directory, read_recipe(directory), read_json(directory / "results.json"))
+    return FinishedRun(directory, read_recipe(directory), RunDirectory(directory).results)
 
 
 def row(directory: Path) -> dict[str, Any]:
@@ -31,7 +31,7 @@ def row(directory: Path) -> dict[str, Any]:
     first = runs[0]
     kept: dict[str, Any] = {
         "recipe": first.recipe.model_dump(mode="json", exclude_defaults=True),
-        "train_images": read_json(first.directory / "manifest.json")["splits"]["train"]["images"],
+        "train_images": RunDirectory(first.directory).manifest["splits"]["train"]["images"],
         "seeds": [one.recipe.seed for one in runs],
         "train_seconds": [round(one.results["train_seconds"]) for one in runs],
     }

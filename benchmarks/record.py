@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from longtailed.analysis.bench.provenance import provenance
+from longtailed.training.provenance import benchmark_provenance
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -16,7 +16,12 @@ RESULTS = Path(__file__).parent / "results"
 def record(name: str, command: str, figures: dict[str, Any]) -> Path:
     """Write results/<name>.json and print it; return its path."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    value = {"benchmark": name, "command": command, **provenance(device), "figures": figures}
+    value = {
+        "benchmark": name,
+        "command": command,
+        **benchmark_provenance(device),
+        "figures": figures,
+    }
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
     path.write_text(json.dumps(value, indent=2) + "\n")

@@ -14,7 +14,6 @@ from torch.utils._pytree import tree_leaves
 
 from longtailed.losses import (
     ClassStatistics,
-    covariance_gradient,
     isda_logits,
     reason_covariance,
     risda_logits,
@@ -60,8 +59,7 @@ def loss_and_backward(
     loss = loss + cross_entropy(risda_logits(*rest, displacement, strength, strength), labels)
     loss.backward()
     assert weight.grad is not None
-    closed = covariance_gradient(weight, labels, torch.ones_like(logits), kind)
-    return loss + closed.sum()
+    return loss
 
 
 def statistics_update(

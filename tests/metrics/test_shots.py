@@ -11,14 +11,12 @@ import torch
 from longtailed.errors import LongTailedError
 from longtailed.metrics.shots import (
     balanced_accuracy,
-    bootstrap_interval,
     class_groups,
     confusion_matrix,
     harmonic_mean_accuracy,
     macro_f1,
     per_class_accuracy,
     shot_accuracy,
-    top_k_accuracy,
     worst_class,
 )
 
@@ -142,16 +140,6 @@ def test_macro_f1_agrees_with_scikit_learn_if_a_predicted_class_has_no_samples()
     assert macro_f1(PREDICTIONS, LABELS, 9) == pytest.approx(expected)
 
 
-def test_top_k_agrees_with_scikit_learn() -> None:
-    logits = torch.randn(50, 7, generator=torch.Generator().manual_seed(0))
-    _, labels = random_predictions(7)
-    labels = torch.tensor(labels[:50])
-    for k in (1, 2, 5):
-        expected = sklearn.metrics.top_k_accuracy_score(labels, logits, k=k, labels=range(7))
-        assert top_k_accuracy(logits, labels, k) == pytest.approx(expected)
-    assert top_k_accuracy(logits, labels, 7) == top_k_accuracy(logits, labels, 99) == 1
-
-
 def test_confusion_matrix_keeps_absent_classes() -> None:
     confusion = confusion_matrix(LABELS, PREDICTIONS, 5)
     assert confusion.shape == (5, 5)
@@ -166,36 +154,6 @@ def test_inputs_may_be_lists_and_read_only_arrays() -> None:
     assert balanced_accuracy(PREDICTIONS.tolist(), labels, 4) == expected
 
 
-def test_bootstrap_interval_equals_resampling_the_samples() -> None:
-    labels = np.repeat([0, 1, 2], [60, 25, 10])
-    correct = np.random.RandomState(0).random_sample(95) < np.repeat([0.9, 0.6, 0.4], [60, 25, 10])
-    low, high = bootstrap_interval(correct, labels, 3, resamples=8000)
-    generator = np.random.RandomState(1)
-    means = np.zeros(8000)
-    for label in range(3):
-        own = correct[labels == label]
-        means += own[generator.randint(0, len(own), (8000, len(own)))].mean(axis=1) / 3
-    np.testing.assert_allclose((low, high), np.quantile(means, [0.025, 0.975]), atol=0.01)
-    assert low < balanced_accuracy(np.where(correct, labels, -1), labels, 3) < high
-
-
-def test_bootstrap_interval_is_deterministic_and_narrows_with_the_level() -> None:
-    predictions, labels = random_predictions()
-    correct = predictions == labels
-    wide = bootstrap_interval(correct, labels, 6)
-    assert wide == bootstrap_interval(torch.tensor(correct), torch.tensor(labels), 6)
-    assert wide != bootstrap_interval(correct, labels, 6, seed=1)
-    narrow = bootstrap_interval(correct, labels, 6, level=0.5)
-    assert wide[0] < narrow[0] < narrow[1] < wide[1]
-
-
-def test_bootstrap_interval_of_a_group_and_without_samples() -> None:
-    correct = PREDICTIONS == LABELS
-    low, high = bootstrap_interval(correct, LABELS, 4, classes=[0])
-    assert 0.25 <= low < 0.75 < high == 1
-    assert all(math.isnan(end) for end in bootstrap_interval(correct, LABELS, 4, classes=[2]))
-
-
 @pytest.mark.parametrize(
     ("call", "words"),
     [
@@ -206,9 +164,6 @@ def test_bootstrap_interval_of_a_group_and_without_samples() -> None:
         (lambda: confusion_matrix([0, 1], [0], 2), "one prediction for each label"),
         (lambda: class_groups([1, 2], groups="thirds"), "unknown grouping 'thirds'"),
         (lambda: class_groups([1, 2], many=5, few=9), "must not be above many"),
-        (lambda: top_k_accuracy(torch.zeros(2, 3), torch.zeros(3), 1), "logits .N, C. and labels"),
-        (lambda: top_k_accuracy(torch.zeros(2, 3), torch.zeros(2), 0), "k >= 1"),
-        (lambda: bootstrap_interval([True], [0], 1, level=1.0), "level between 0 and 1"),
         (
             lambda: worst_class(torch.zeros(0).long(), torch.zeros(0).long(), 2),
             "no worst class without samples",

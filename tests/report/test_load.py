@@ -34,29 +34,39 @@ BREAKAGES: dict[str, tuple[str, Callable[[Any], object], str]] = {
     "key": (
         "results.json",
         lambda results: results["evaluations"]["last"].pop("ece"),
-        "lacks 'ece' in the evaluation 'last'",
+        "lacks 'evaluations.last.ece'",
     ),
     "last": (
         "results.json",
         lambda results: results["evaluations"].pop("last"),
-        "lacks the evaluation 'last'",
+        "lacks 'evaluations.last'",
     ),
     "accuracies": (
         "results.json",
         lambda results: results["evaluations"]["last"]["per_class"].pop(),
         "does not fit the run's 10 classes",
     ),
-    "stages": ("recipe.json", lambda recipe: recipe.clear(), "lacks a list of stages"),
+    "stages": ("recipe.json", lambda recipe: recipe.clear(), "lacks 'stages'"),
     "method": (
         "recipe.json",
         lambda recipe: recipe["stages"][0].pop("method"),
-        "lacks the method of a stage",
+        "lacks 'stages.0.method'",
     ),
     "source": ("manifest.json", lambda manifest: manifest.pop("source"), "lacks 'source'"),
     "split": (
         "manifest.json",
         lambda manifest: manifest["splits"].pop("test"),
-        "lacks images and counts of the test split",
+        "lacks 'splits.test'",
+    ),
+    "number": (
+        "manifest.json",
+        lambda manifest: manifest["splits"]["train"].update(images="many"),
+        "splits.train.images: Input should be a valid integer",
+    ),
+    "no stage": (
+        "recipe.json",
+        lambda recipe: recipe["stages"].clear(),
+        "stages: List should have at least 1 item",
     ),
     "names": (
         "manifest.json",

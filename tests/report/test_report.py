@@ -98,7 +98,7 @@ def test_bad_requests_are_refused(
         write_report([])
     with pytest.raises(LongTailedError, match="given twice"):
         write_report([runs["one"], runs["one"] / "."])
-    with pytest.raises(LongTailedError, match="is not a directory"):
+    with pytest.raises(LongTailedError, match="does not exist"):
         write_report([tmp_path / "nowhere"])
     (tmp_path / "file").touch()
     with pytest.raises(LongTailedError, match="cannot write"):

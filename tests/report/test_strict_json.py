@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 import longtailed
-from longtailed.report.strict_json import to_json
-from longtailed.training.checkpoint import read_json, write_json
+from longtailed.report.strict_json import read_json, to_json
+from longtailed.training.checkpoint import write_json
 from longtailed.training.journal import Journal
 
 NOTHING = {"nan": float("nan"), "list": [1.5, float("inf"), (float("-inf"),)], "text": "NaN"}

@@ -12,8 +12,9 @@ from PIL import Image
 
 from longtailed.data import image_record
 from longtailed.errors import Interrupted
+from longtailed.report.strict_json import read_json
 from longtailed.runs.run import train as train_here
-from longtailed.training.checkpoint import read_json, read_weights
+from longtailed.training.checkpoint import read_weights
 
 SETTINGS = {
     "network.options.width": 0.5,

@@ -12,6 +12,7 @@ from longtailed.data import ImageSet
 from longtailed.data.preparation import Opened
 from longtailed.errors import LongTailedError
 from longtailed.recipes import compose, override
+from longtailed.report.strict_json import read_json
 from longtailed.runs.directory import (
     check_directory,
     claim_directory,
@@ -19,9 +20,13 @@ from longtailed.runs.directory import (
     read_recipe,
     record_run,
 )
-from longtailed.training.checkpoint import read_json, write_json
+from longtailed.training.checkpoint import write_json
 
-MANIFEST = {"class_names": ["ant", "bee"], "initial_weights": {}}
+SIZES = {"images": 2, "counts": [1, 1]}
+MANIFEST = {
+    "source": "x", "class_names": ["ant", "bee"], "splits": {"train": SIZES, "test": SIZES},
+    "imbalance_ratio": 1.0, "network": "resnet8", "parameters": 1, "initial_weights": {},
+}  # fmt: skip
 RECIPE = compose("digits")
 
 
@@ -152,6 +157,6 @@ def test_a_directory_that_cannot_be_made_is_one_sentence(tmp_path):
 
 
 def test_a_recipe_of_another_version_names_its_file(tmp_path):
-    write_json(tmp_path / "recipe.json", {"future": 1})
+    write_json(tmp_path / "recipe.json", {"stages": [{"method": "ce"}], "future": 1})
     with pytest.raises(LongTailedError, match=r"recipe\.json cannot be used: .*another version"):
         read_recipe(tmp_path)

@@ -39,7 +39,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from longtailed.runs import run
-from longtailed.training.checkpoint import read_json
+from longtailed.report.strict_json import read_json
 from longtailed.data import Feed
 from longtailed.recipes import load_recipe
 

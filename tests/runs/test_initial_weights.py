@@ -66,13 +66,18 @@ def test_torchvisions_names_fit_a_timm_backbone(tmp_path):
 
 
 TRAINED = ("ant", "bee", "moth", "wasp")
+SIZES = {"images": 16, "counts": [4] * 4}
+MANIFEST = {
+    "source": "x", "class_names": TRAINED, "splits": {"train": SIZES, "test": SIZES},
+    "imbalance_ratio": 1.0, "network": "resnet8", "parameters": 1,
+}  # fmt: skip
 
 
 def write_run(directory, source, method: str = "lws", **manifest: object) -> None:
     """Write the files of a finished run that `load_initial_weights` reads."""
     recipe = compose("digits", method, "resnet8", imbalance=None)
     write_json(directory / "recipe.json", recipe.model_dump(mode="json"))
-    write_json(directory / "manifest.json", {"class_names": TRAINED, **manifest})
+    write_json(directory / "manifest.json", {**MANIFEST, **manifest})
     trained = build_method("lws", source, [4] * 4)
     save_weights(directory / "model.safetensors", trained, trained.saved_prefixes)
 

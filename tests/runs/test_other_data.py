@@ -14,8 +14,9 @@ import timm
 import torch
 from PIL import Image
 
+from longtailed.report.strict_json import read_json
 from longtailed.runs.run import train
-from longtailed.training.checkpoint import read_json, read_weights
+from longtailed.training.checkpoint import read_weights
 
 COLOURS = {"ant": (220, 30, 30), "bee": (30, 220, 30), "moth": (30, 30, 220), "wasp": (200,) * 3}
 ORDER = ("wasp", "ant", "moth")  # of the run's labels

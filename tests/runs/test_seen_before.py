@@ -6,9 +6,9 @@ import shutil
 
 import pytest
 
+from longtailed.report.strict_json import read_json
 from longtailed.runs.directory import learnt_images
 from longtailed.runs.run import train
-from longtailed.training.checkpoint import read_json
 
 SMALL = {"network.options.width": 0.5, "epochs": 1, "batch_size": 256}
 HELD = 100  # 10 of each of the ten digits

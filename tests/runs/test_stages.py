@@ -12,9 +12,10 @@ from longtailed import evaluate
 from longtailed.errors import Interrupted, LongTailedError
 from longtailed.methods import method_class
 from longtailed.recipes import Recipe, compose, load_recipe, named_recipe
+from longtailed.report.strict_json import read_json
 from longtailed.runs.run import train
 from longtailed.runs.trained import restore
-from longtailed.training.checkpoint import read_json, read_weights
+from longtailed.training.checkpoint import read_weights
 from longtailed.training.fit import fit
 
 SETTINGS = {"epochs": 2, "batch_size": 64, "optimizer": {"lr": 0.02}}

@@ -10,9 +10,9 @@ from PIL import Image
 from longtailed.data.augment.views import parse_view
 from longtailed.errors import LongTailedError
 from longtailed.recipes import Recipe
+from longtailed.report.strict_json import read_json
 from longtailed.runs.prepare import prepare
 from longtailed.runs.run import train
-from longtailed.training.checkpoint import read_json
 
 QUICK = {
     "network": "resnet8",

@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from longtailed.errors import LongTailedError
+from longtailed.report.strict_json import read_json
 from longtailed.training.checkpoint import (
     load_training_state,
     load_weights,
-    read_json,
     read_weights,
     save_training_state,
     save_weights,

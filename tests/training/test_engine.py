@@ -7,8 +7,8 @@ import torch
 
 from longtailed import train
 from longtailed.recipes import compose, override
+from longtailed.report.strict_json import read_json
 from longtailed.training import engine
-from longtailed.training.checkpoint import read_json
 from longtailed.training.engine import has_bfloat16, make_fabric, precision_of, resolve_precision
 
 CPU = torch.device("cpu")

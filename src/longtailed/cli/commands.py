@@ -348,9 +348,9 @@ def report(
     out: Annotated[Path | None, typer.Option("--out", "-o", help="The HTML file.")] = None,
 ) -> None:
     """Write one self-contained HTML report of one run or of several side by side."""
-    from longtailed.report import write_report
+    from longtailed.report import RunDirectory, write_report
 
-    finished = [path for path in runs if (path / "results.json").exists()]
+    finished = [path for path in runs if RunDirectory(path).is_finished]
     if finished and len(finished) < len(runs):
         left_out = ", ".join(str(path) for path in runs if path not in finished)
         typer.echo(f"left out, as they hold no finished run: {left_out}", err=True)

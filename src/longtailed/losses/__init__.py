@@ -10,7 +10,7 @@ from longtailed.losses.contrastive import (
     balanced_contrastive_loss,
     supervised_contrastive_loss,
 )
-from longtailed.losses.covariance import covariance_gradient, reason_covariance
+from longtailed.losses.covariance import reason_covariance
 from longtailed.losses.focal import focal_loss
 from longtailed.losses.logit_adjustment import log_prior, logit_adjusted_loss, soft_cross_entropy
 from longtailed.losses.margin import ldam_loss, ldam_margins, margin_cross_entropy
@@ -22,7 +22,6 @@ __all__ = [
     "ClassStatistics",
     "balanced_contrastive_loss",
     "class_balanced_weights",
-    "covariance_gradient",
     "focal_loss",
     "inverse_frequency_weights",
     "isda_logits",

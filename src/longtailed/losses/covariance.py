@@ -1,4 +1,4 @@
-"""Class covariances as tensors: the gradient of a loss by them, and reasoning from class to class.
+"""Class covariances as tensors: sums over pairs of classes, and reasoning from class to class.
 
 A covariance is full, S [C, A, A] (symmetric), or diagonal, S [C, A] (variances), for C classes and
 A features. Everything here is made of plain differentiable operations, so forward-mode and double
@@ -61,45 +61,6 @@ def centred(weight: Tensor, *others: Tensor) -> Tensor:
         dtype = torch.promote_types(dtype, tensor.dtype)
     weight = weight.to(dtype)
     return weight - weight.detach().mean(dim=0)
-
-
-def covariance_gradient(
-    weight: Tensor, labels: Tensor, variance_gradient: Tensor, kind: str = "full"
-) -> Tensor:
-    """Return dL/dS, [C, A, A] or [C, A], of a loss that uses `semantic_variance`, in closed form.
-
-    With g = dL/d(variance) [N, C] (for `isda_logits` it is strength / 2 times dL/d(logits)),
-    weight W [C, A], labels y [N], and G_u = sum of g_i over the samples with y_i = u:
-
-        full:      dL/dS_u = sum_c G_uc (w_c - w_u)(w_c - w_u)^T
-        diagonal:  dL/dS_u = sum_c G_uc (w_c - w_u)^2      (element by element)
-
-    The full form costs one product of [C, C] with the outer products of the rows [C, A^2]; the
-    diagonal one two of [min(N, C), C] with [C, A]. Differentiable in `weight` and
-    `variance_gradient`, also in forward mode, for the meta step of MetaSAug (arXiv 2103.12579).
-    Raises `LongTailedError` for an unknown kind or shapes that do not fit.
-    """
-    check_kind(kind)
-    samples, classes = len(labels), len(weight)
-    if variance_gradient.shape != (samples, classes):
-        raise LongTailedError(
-            f"variance_gradient must have the shape [{samples}, {classes}], samples by classes; it "
-            f"is {list(variance_gradient.shape)}."
-        )
-    with without_autocast(weight):
-        weight = centred(weight, variance_gradient)
-        gradient = variance_gradient.to(weight.dtype)
-        if kind == "full" or classes <= samples:
-            by_class = gradient.new_zeros(classes, classes).index_add(0, labels, gradient)
-            return (outer_sums if kind == "full" else square_sums)(weight, weight, by_class)
-        by_sample = square_sums(weight, weight.index_select(0, labels), gradient)
-        return torch.zeros_like(weight).index_add(0, labels, by_sample)
-
-
-def square_sums(weight: Tensor, rows: Tensor, factors: Tensor) -> Tensor:
-    """Return sum_c G_rc (w_c - v_r)^2 for weight W [C, A], rows V [R, A] and factors G [R, C]."""
-    linear = factors.sum(dim=1, keepdim=True) * rows - 2 * (factors @ weight)
-    return torch.addmm(rows * linear, factors, weight.square())
 
 
 def outer_sums(weight: Tensor, rows: Tensor, factors: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from longtailed.data.setting_types import Positive, Share, Size
 from longtailed.data.streams import Batch, Stream
@@ -168,7 +169,8 @@ class MoCo(Method):
     def follow(self) -> None:
         """Move the key encoder's parameters towards the query encoder's."""
         own: list[Tensor] = list(self.key_encoder.parameters())
-        torch._foreach_lerp_(own, list(self._query_encoder().parameters()), 1 - self.momentum)
+        average = get_ema_multi_avg_fn(self.momentum)  # type: ignore[no-untyped-call]
+        average(own, list(self._query_encoder().parameters()), 0)  # the 0 is not used
 
 
 def _processes() -> int:

@@ -8,33 +8,6 @@ from torch import Tensor
 from longtailed.errors import LongTailedError
 
 
-def expected_calibration_error(confidences: Tensor, correct: Tensor, bins: int = 15) -> float:
-    """Return the expected calibration error, sum_b (n_b / N) |accuracy_b - confidence_b|.
-
-    For the confidence [N] of each prediction and whether it is right [N]; over `bins` intervals
-    (b / bins, (b + 1) / bins] of equal width. NaN without samples.
-    Raises `LongTailedError` if the shapes differ or `bins` is below 1. Paper: arXiv 1706.04599.
-    """
-    if confidences.ndim != 1 or correct.shape != confidences.shape:
-        raise LongTailedError(
-            f"confidences and correct must both have the shape [N]; they are "
-            f"{list(confidences.shape)} and {list(correct.shape)}."
-        )
-    table = _BinTable(rows=1, bins=bins, device=confidences.device)
-    table.add(confidences[:, None], torch.zeros_like(correct, dtype=torch.int64), correct)
-    return table.errors().item()
-
-
-def classwise_calibration_error(probabilities: Tensor, labels: Tensor, bins: int = 15) -> float:
-    """Return the class-wise calibration error of probabilities [N, C] and labels [N].
-
-    See `CalibrationBins.classwise_error`, which does the same for one batch after another.
-    """
-    table = CalibrationBins(probabilities.shape[-1], bins, probabilities.device)
-    table.update(probabilities, labels)
-    return table.classwise_error()
-
-
 class CalibrationBins:
     """What calibration errors need of the predictions, collected batch by batch on the device.
 
@@ -72,7 +45,11 @@ class CalibrationBins:
         return [tensor for t in tables for tensor in (t.samples, t.confidences, t.hits)]
 
     def top_label_error(self) -> float:
-        """Return the expected calibration error of the top prediction over all batches."""
+        """Return the expected calibration error of the top prediction over all batches.
+
+        sum_b (n_b / N) |accuracy_b - confidence_b| over `bins` intervals (b / bins, (b + 1) / bins]
+        of equal width. NaN without samples. Paper: arXiv 1706.04599.
+        """
         return self._top.errors().item()
 
     def classwise_errors(self) -> Tensor:

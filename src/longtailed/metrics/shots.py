@@ -7,7 +7,6 @@ epoch, not once a step.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
@@ -171,20 +170,6 @@ def macro_f1(predictions: Values, labels: Values, num_classes: int) -> float:
     return _mean(2 * right.double() / (samples + predicted))
 
 
-def top_k_accuracy(logits: Tensor, labels: Tensor, k: int = 5) -> float:
-    """Return the share of samples whose label is among the k largest of logits [N, C].
-
-    k above C counts as C. Raises `LongTailedError` for k below 1 or shapes that do not fit.
-    """
-    if k < 1 or logits.ndim != 2 or labels.shape != logits.shape[:1]:
-        raise LongTailedError(
-            f"top-k accuracy needs k >= 1, logits [N, C] and labels [N]; k is {k} and the shapes "
-            f"are {list(logits.shape)} and {list(labels.shape)}."
-        )
-    best = logits.topk(min(k, logits.shape[1]), dim=1).indices
-    return _mean((best == labels[:, None]).any(dim=1).double())
-
-
 def confusion_matrix(labels: Values, predictions: Values, num_classes: int) -> Tensor:
     """Return how many samples of class i (row) were predicted as class j (column), int64 [C, C].
 
@@ -195,45 +180,6 @@ def confusion_matrix(labels: Values, predictions: Values, num_classes: int) -> T
     _same_length(guesses, truth)
     cells = torch.bincount(truth * num_classes + guesses, minlength=num_classes**2)
     return cells.reshape(num_classes, num_classes)
-
-
-def bootstrap_interval(
-    correct: Values,
-    labels: Values,
-    num_classes: int,
-    resamples: int = 1000,
-    level: float = 0.95,
-    seed: int = 0,
-    classes: Sequence[int] | None = None,
-) -> tuple[float, float]:
-    """Return the bootstrap confidence interval (low, high) of the balanced accuracy.
-
-    For `correct` [N] (whether each sample is predicted right) and labels [N]. Each resample draws,
-    for every class, as many of its samples as it has, with replacement: the number of correct ones
-    is then Binomial(n_c, a_c), which is drawn directly. The interval lies between the
-    (1 -+ level) / 2 quantiles of the resampled means over `classes` (default: all; a group of
-    `class_groups` gives that group's interval). It speaks of other test samples, not of other
-    training runs, and a class that is always (or never) right contributes no spread.
-
-    Raises `LongTailedError` for a level outside (0, 1), no resamples, or labels that do not fit.
-    """
-    if resamples < 1 or not 0 < level < 1:
-        raise LongTailedError(
-            f"a bootstrap needs at least 1 resample and a level between 0 and 1; they are "
-            f"{resamples} and {level}."
-        )
-    chosen = list(range(num_classes) if classes is None else classes)
-    truth = _in_range(_tensor(labels).cpu(), num_classes, "labels")
-    hits = _tensor(correct).cpu().bool()
-    _same_length(hits, truth)
-    totals = torch.bincount(truth, minlength=num_classes)[chosen].numpy()
-    right = torch.bincount(truth[hits], minlength=num_classes)[chosen].numpy()
-    right, totals = right[totals > 0], totals[totals > 0]
-    if len(totals) == 0:
-        return math.nan, math.nan
-    drawn = np.random.RandomState(seed).binomial(totals, right / totals, (resamples, len(totals)))
-    low, high = np.quantile((drawn / totals).mean(axis=1), [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
 
 
 def _tensor(values: Values) -> Tensor:

@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from longtailed.report.html import write_report
 from longtailed.report.load import Evaluation, RunRecord, load_run
+from longtailed.report.run_directory import RunDirectory
 
-__all__ = ["Evaluation", "RunRecord", "load_run", "write_report"]
+__all__ = ["Evaluation", "RunDirectory", "RunRecord", "load_run", "write_report"]

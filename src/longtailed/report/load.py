@@ -1,10 +1,7 @@
-"""Read a finished run directory into one checked, immutable record."""
+"""A finished run as one immutable record, with all that a report shows of it."""
 
 from __future__ import annotations
 
-import json
-import math
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from longtailed.errors import LongTailedError
+from longtailed.report.run_directory import EvaluationEntry, RateEntries, RunDirectory
 
 GROUPS = ("many", "medium", "few")
-_FILES = ("results.json", "recipe.json", "manifest.json", "metrics.jsonl", "evaluation-last.npz")
-_RATES = ("top1", "balanced_accuracy", "macro_f1", "harmonic_mean", "ece", "classwise_ece")
 
 
 @dataclass(frozen=True)
@@ -105,26 +100,20 @@ def load_run(run_dir: Path | str) -> RunRecord:
     Reads `recipe.json`, `manifest.json`, `metrics.jsonl`, `results.json` and `evaluation-last.npz`.
     Raises `LongTailedError` when a file is missing, unreadable, or does not fit the others.
     """
-    directory = Path(run_dir)
-    if not directory.is_dir():
-        raise LongTailedError(f"{directory} is not a directory; name the directory of a run.")
-    for name in _FILES:
-        if not (directory / name).is_file():
-            raise LongTailedError(
-                f"{directory} holds no finished run: {name} is missing; train it to the end first."
-            )
-    results = _read_json(directory / "results.json")
-    manifest = _checked_manifest(directory / "manifest.json")
-    classes = len(manifest["class_names"])
-    metrics = _read_metrics(directory / "metrics.jsonl")
-    seconds = sum(float(record.get("seconds", 0)) for record in metrics)
-    labels, predictions, confidences = _read_predictions(directory, classes)
+    run = RunDirectory(run_dir)
+    results, manifest = run.results, run.manifest
+    labels, predictions, confidences = run.predictions()
+    seconds = sum(float(row.get("seconds", 0)) for row in run.metrics)
+    epochs = results.get("epochs", {})
     return RunRecord(
-        directory=directory,
-        recipe=_checked_recipe(directory / "recipe.json"),
+        directory=run.path,
+        recipe=run.recipe,
         manifest=manifest,
-        metrics=metrics,
-        evaluations=_read_evaluations(directory / "results.json", results, classes),
+        metrics=run.metrics,
+        evaluations={
+            name: _evaluation(name, epochs.get(name), entry)
+            for name, entry in run.evaluations.items()
+        },
         chosen_on=str(results.get("chosen_on", "not recorded")),
         train_seconds=seconds or float(results.get("train_seconds") or 0),
         labels=labels,
@@ -133,132 +122,18 @@ def load_run(run_dir: Path | str) -> RunRecord:
     )
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise LongTailedError(
-            f"{path} cannot be read as JSON ({error}); train the run again."
-        ) from error
-    if not isinstance(value, dict):
-        raise LongTailedError(f"{path} does not hold a JSON object; train the run again.")
-    return value
-
-
-def _lacks(path: Path, what: str) -> LongTailedError:
-    return LongTailedError(
-        f"{path} lacks {what}; it is no file of a finished run, train the run again."
-    )
-
-
-def _checked_recipe(path: Path) -> dict[str, Any]:
-    recipe = _read_json(path)
-    stages = recipe.get("stages")
-    if not isinstance(stages, list) or not stages:
-        raise _lacks(path, "a list of stages")
-    if not all(isinstance(stage, dict) and "method" in stage for stage in stages):
-        raise _lacks(path, "the method of a stage")
-    return recipe
-
-
-def _checked_manifest(path: Path) -> dict[str, Any]:
-    manifest = _read_json(path)
-    for key in ("source", "class_names", "splits", "imbalance_ratio", "network", "parameters"):
-        if key not in manifest:
-            raise _lacks(path, repr(key))
-    splits = manifest["splits"] if isinstance(manifest["splits"], dict) else {}
-    for split in ("train", "test"):
-        entry = splits.get(split)
-        if not isinstance(entry, dict) or not {"images", "counts"} <= entry.keys():
-            raise _lacks(path, f"images and counts of the {split} split")
-        if len(entry["counts"]) != len(manifest["class_names"]):
-            raise LongTailedError(
-                f"{path} names {len(manifest['class_names'])} classes but counts "
-                f"{len(entry['counts'])} of the {split} split; train the run again."
-            )
-    return manifest
-
-
-def _read_metrics(path: Path) -> tuple[Mapping[str, Any], ...]:
-    """Return one record per epoch in training order; of an epoch repeated by a resume, the last."""
-    epochs: dict[tuple[int, int], Mapping[str, Any]] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-            epochs[int(record["stage"]), int(record["epoch"])] = record
-        except (ValueError, TypeError, KeyError) as error:
-            raise LongTailedError(
-                f"{path} line {number} is no epoch record; train the run again."
-            ) from error
-    return tuple(epochs[key] for key in sorted(epochs))
-
-
-def _read_evaluations(path: Path, results: dict[str, Any], classes: int) -> dict[str, Evaluation]:
-    entries = results.get("evaluations")
-    if not isinstance(entries, dict) or "last" not in entries:
-        raise _lacks(path, "the evaluation 'last'")
-    epochs = results.get("epochs") or {}
-    evaluations = {}
-    for name, entry in entries.items():
-        try:
-            evaluations[name] = _evaluation(name, epochs.get(name), entry)
-        except (KeyError, TypeError, ValueError) as error:
-            raise _lacks(path, f"{error} in the evaluation {name!r}") from error
-        found = evaluations[name]
-        if len(found.per_class) != classes or not 0 <= found.worst_class < classes:
-            raise LongTailedError(
-                f"{path} does not fit the run's {classes} classes; train the run again."
-            )
-    return evaluations
-
-
-def _evaluation(name: str, epoch: int | None, entry: Mapping[str, Any]) -> Evaluation:
-    groups = entry["groups"]
-    rates = {key: _rate(entry[key]) for key in _RATES}
-    rates["top5"] = _rate(entry.get("top5"))
-    rates["worst"] = _rate(entry["worst_class"]["accuracy"])
-    rates |= {group: _rate(groups[group]) for group in GROUPS}
+def _evaluation(name: str, epoch: int | None, entry: EvaluationEntry) -> Evaluation:
+    rates = {key: getattr(entry, key) for key in RateEntries.model_fields}
+    rates |= {group: getattr(entry.groups, group) for group in GROUPS}
     return Evaluation(
         name=name,
         epoch=epoch,
-        split=str(entry["split"]),
-        tested_on=str(entry.get("tested_on", "the test images")),
-        images=int(entry["images"]),
-        rates=rates,
-        worst_class=int(entry["worst_class"]["class"]),
-        rule=str(groups["rule"]),
-        group_classes={group: int(groups["classes"][group]) for group in GROUPS},
-        per_class=tuple(_rate(value) for value in entry["per_class"]),
+        split=entry.split,
+        tested_on=entry.tested_on,
+        images=entry.images,
+        rates={**rates, "worst": entry.worst_class.accuracy},
+        worst_class=entry.worst_class.number,
+        rule=entry.groups.rule,
+        group_classes=entry.groups.classes,
+        per_class=tuple(entry.per_class),
     )
-
-
-def _rate(value: Any) -> float | None:
-    """Return a rate as a float, None for null and for NaN, both of which mean "absent"."""
-    if value is None or math.isnan(float(value)):
-        return None
-    return float(value)
-
-
-def _read_predictions(
-    directory: Path, classes: int
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    path = directory / "evaluation-last.npz"
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            labels = np.asarray(archive["labels"], dtype=np.int64)
-            predictions = np.asarray(archive["predictions"], dtype=np.int64)
-            confidences = np.asarray(archive["confidences"], dtype=np.float64)
-    except (KeyError, ValueError, OSError, zipfile.BadZipFile) as error:
-        raise LongTailedError(
-            f"{path} cannot be read as labels, predictions and confidences; train the run again."
-        ) from error
-    if not labels.shape == predictions.shape == confidences.shape or labels.ndim != 1:
-        raise LongTailedError(f"{path} holds arrays of unequal length; train the run again.")
-    both = np.concatenate([labels, predictions])
-    if both.size == 0 or both.min() < 0 or both.max() >= classes:
-        raise LongTailedError(
-            f"{path} does not hold labels of the run's {classes} classes; train the run again."
-        )
-    return labels, predictions, confidences

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
+
+from longtailed.errors import LongTailedError
 
 
 def to_json(value: Any, **options: Any) -> str:
@@ -17,6 +20,16 @@ def to_json(value: Any, **options: Any) -> str:
     '{"accuracy": null}'
     """
     return json.dumps(_finite(value), allow_nan=False, **options)
+
+
+def read_json(path: Path) -> Any:
+    """Return what a JSON file holds; a missing or broken file is one sentence."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise LongTailedError(f"{path} does not exist.") from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise LongTailedError(f"{path} cannot be read as JSON: {error}.") from None
 
 
 def _finite(value: Any) -> Any:

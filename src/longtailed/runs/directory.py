@@ -25,8 +25,9 @@ from longtailed.data.image_record import (
 from longtailed.data.preparation import Opened
 from longtailed.errors import LongTailedError
 from longtailed.recipes import Recipe, load_recipe
+from longtailed.report.run_directory import RunDirectory
 from longtailed.runs.prepare import open_images
-from longtailed.training.checkpoint import file_digest, read_json, write_atomically, write_json
+from longtailed.training.checkpoint import file_digest, write_atomically, write_json
 
 WEIGHT_SETTINGS = ("init_from", "weights")
 RECORD = "images.parquet"  # which images the run is made of; see `record_images`
@@ -54,19 +55,19 @@ def _place(path: str) -> str:
 
 def read_recipe(directory: Path) -> Recipe:
     """Return the recipe of a run's directory; raise `LongTailedError` if there is none."""
-    path = directory / "recipe.json"
-    values = read_json(path)
+    values = RunDirectory(directory).recipe
     try:
         return load_recipe(values)
     except LongTailedError as error:
         raise LongTailedError(
-            f"{path} cannot be used: {error} Was it written by another version?"
+            f"{directory / 'recipe.json'} cannot be used: {error} Was it written by another "
+            "version?"
         ) from None
 
 
 def check_directory(directory: Path, recipe: Recipe) -> None:
     """Raise `LongTailedError` if the directory holds anything but this recipe's run."""
-    if (directory / "recipe.json").exists():
+    if RunDirectory(directory).holds_run:
         held = read_recipe(directory)
         if held.identity != recipe.identity:
             raise LongTailedError(
@@ -82,10 +83,10 @@ def begun_precision(directory: Path, recipe: Recipe) -> str:
 
     A run with `precision=auto` goes on in the same one on another machine.
     """
-    path = directory / "manifest.json"
-    if recipe.precision != "auto" or not path.exists():
+    run = RunDirectory(directory)
+    if recipe.precision != "auto" or not run.is_begun:
         return recipe.precision
-    return str(read_json(path).get("precision", recipe.precision))
+    return str(run.manifest.get("precision", recipe.precision))
 
 
 def record_run(directory: Path, recipe: Recipe, opened: Opened) -> tuple[pa.Table, dict[str, Any]]:
@@ -103,7 +104,7 @@ def record_run(directory: Path, recipe: Recipe, opened: Opened) -> tuple[pa.Tabl
         "initial_weights": _initial_weights(recipe),
     }
     if before is not None:
-        held = read_json(directory / "manifest.json")
+        held = RunDirectory(directory).manifest
         changed = changes(before, record)
         if changed is None and held["class_names"] != files["class_names"]:
             changed = "the classes stand in another order"

@@ -13,8 +13,8 @@ from longtailed.data.sources.names import quoted
 from longtailed.methods import method_class
 from longtailed.nn import Network
 from longtailed.nn.weights import Statistics, find_weights
+from longtailed.report.run_directory import RunDirectory
 from longtailed.runs.directory import read_recipe
-from longtailed.training.checkpoint import read_json
 
 OWN_HEAD = "network.head."
 TIMM = "model."  # before all names of a timm backbone, and in no file of another program
@@ -70,8 +70,8 @@ def load_initial_weights(
 
 def _manifest(home: Path, file: Path) -> dict[str, Any]:
     """Return the manifest of the run that a file of weights belongs to; empty if there is none."""
-    path = home / "manifest.json"
-    return read_json(path) if file.suffix == ".safetensors" and path.exists() else {}
+    run = RunDirectory(home)
+    return run.manifest if file.suffix == ".safetensors" and run.is_begun else {}
 
 
 def _saw_labels(home: Path) -> bool:

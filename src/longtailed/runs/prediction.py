@@ -13,7 +13,8 @@ import torch
 from longtailed.data import ImageFiles, ImageSet, OnBadImage, scan_images
 from longtailed.data.sources.finding import ImageFinder, left_out_reasons
 from longtailed.errors import LongTailedError
-from longtailed.runs.trained import LAST, restore, serve
+from longtailed.report.run_directory import LAST
+from longtailed.runs.trained import restore, serve
 from longtailed.training.engine import make_fabric
 
 _log = logging.getLogger(__name__)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 import warnings
@@ -21,6 +20,7 @@ from longtailed.methods import Method, method_class, never_begun
 from longtailed.nn import Network, build_network
 from longtailed.recipes import Recipe, compose, named_recipe, override
 from longtailed.report import write_report
+from longtailed.report.run_directory import LAST, RunDirectory
 from longtailed.runs.directory import (
     begun_precision,
     check_directory,
@@ -32,18 +32,13 @@ from longtailed.runs.directory import (
 )
 from longtailed.runs.prepare import open_images, prepare
 from longtailed.runs.stages import build_stage, check_stages, start_from
-from longtailed.runs.trained import LAST
-from longtailed.training.checkpoint import (
-    load_training_state,
-    read_json,
-    save_weights,
-    write_json,
-)
-from longtailed.training.engine import environment, make_fabric
+from longtailed.training.checkpoint import load_training_state, save_weights, write_json
+from longtailed.training.engine import make_fabric
 from longtailed.training.evaluation import evaluate_split
 from longtailed.training.features import FeatureStore
 from longtailed.training.fit import fit
 from longtailed.training.job import FitResult, Job
+from longtailed.training.provenance import run_provenance
 
 _log = logging.getLogger(__name__)
 CHOSEN, BEST_TEST = "holdout-chosen", "best-test"
@@ -134,12 +129,12 @@ def train(
     )
     directory = Path(out) if out else default_directory(chosen)
     check_directory(directory, chosen)
-    results = directory / "results.json"
-    if results.exists():
+    run = RunDirectory(directory)
+    if run.is_finished:
         check_unchanged(directory, chosen)
         if progress:
             _log.info("%s is finished: nothing is trained, these are its figures.", directory)
-        finished = FinishedRun(directory, chosen, read_json(results))
+        finished = FinishedRun(directory, chosen, run.results)
         if report and not finished.report.exists():
             write_report([directory])
         return finished
@@ -165,12 +160,12 @@ def train(
     if fabric.is_global_zero:
         for name, digest in files.pop("sha256").items():
             manifest["splits"][name]["sha256"] = digest
-        claim_directory(directory, chosen, {**manifest, **files, **environment(fabric)}, record)
+        claim_directory(directory, chosen, {**manifest, **files, **run_provenance(fabric)}, record)
     fabric.barrier()
     runner = _Runner(chosen, directory, fabric, splits, manifest, progress, tensorboard)
     written = runner.evaluate(*runner.train(network_))
     if fabric.is_global_zero:
-        write_json(results, written)
+        write_json(directory / "results.json", written)
         if report:
             write_report([directory])
     fabric.barrier()
@@ -314,10 +309,9 @@ class _Runner:
                     save_weights(path, method, method.saved_prefixes)
                 evaluations[selection.name] = self._figures(method, selection.name)
                 epochs[selection.name] = selection.epoch
-        metrics = self.directory / "metrics.jsonl"
-        metrics.touch()  # a run of no epochs has written none
+        (self.directory / "metrics.jsonl").touch()  # a run of no epochs has written none
         figures = {name: value.item() for name, value in method.metrics().items()}
-        seconds = sum(json.loads(line)["seconds"] for line in metrics.read_text().splitlines())
+        seconds = sum(row["seconds"] for row in RunDirectory(self.directory).metrics)
         return {
             "evaluations": evaluations,
             "epochs": epochs,

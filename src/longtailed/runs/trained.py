@@ -20,13 +20,12 @@ from longtailed.methods import Method, build_method
 from longtailed.metrics.shots import Grouping
 from longtailed.nn import build_network
 from longtailed.recipes import Recipe
+from longtailed.report.run_directory import LAST, RunDirectory
 from longtailed.runs.directory import RECORD, changes_since, learnt_images, read_recipe
 from longtailed.runs.prepare import open_images
-from longtailed.training.checkpoint import check_finite, load_weights, read_json
+from longtailed.training.checkpoint import check_finite, load_weights
 from longtailed.training.engine import make_fabric
 from longtailed.training.evaluation import Evaluation, evaluate_split
-
-LAST = "last"
 
 
 def restore(directory: Path | str, weights: str = LAST) -> tuple[Recipe, Method, dict[str, Any]]:
@@ -35,16 +34,8 @@ def restore(directory: Path | str, weights: str = LAST) -> tuple[Recipe, Method,
     `weights` is "last", "holdout-chosen" or "best-test". Raises `LongTailedError` if the
     directory holds no such weights, or if they are not finite.
     """
-    home = Path(directory)
-    recipe = read_recipe(home)
-    manifest = read_json(home / "manifest.json")
-    path = home / ("model.safetensors" if weights == LAST else f"{weights}.safetensors")
-    if not path.exists():
-        there = [LAST] * (home / "model.safetensors").exists()
-        there += [p.stem for p in home.glob("*.safetensors") if p.stem != "model"]
-        raise LongTailedError(
-            f"{home} has no weights called {weights!r}; it has {', '.join(there) or 'none yet'}."
-        )
+    run = RunDirectory(directory)
+    recipe, manifest, path = read_recipe(run.path), run.manifest, run.weights(weights)
     spec, stage = recipe.network, recipe.stages[-1]
     options = {key: value for key, value in spec.options.items() if key != "weights"}
     network = build_network(

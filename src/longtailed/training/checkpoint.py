@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -44,16 +43,6 @@ def write_json(path: Path, value: object) -> None:
     """Write a value as indented JSON, atomically."""
     text = to_json(value, indent=2, ensure_ascii=False) + "\n"
     write_atomically(path, lambda file: file.write(text.encode()))
-
-
-def read_json(path: Path) -> Any:
-    """Return what a JSON file holds; a missing or broken file is one sentence."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise LongTailedError(f"{path} does not exist.") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise LongTailedError(f"{path} cannot be read as JSON: {error}.") from None
 
 
 def file_digest(path: Path) -> str:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import platform
 import warnings
-from pathlib import Path
-from typing import Any
 
 import torch
 from lightning_fabric import Fabric
@@ -93,31 +90,3 @@ def resolve_precision(precision: str, device: torch.device) -> str:
 def precision_of(fabric: Fabric) -> str:
     """Return the precision that a Fabric computes in: "bf16" or "32"."""
     return "bf16" if fabric.strategy.precision.precision == "bf16-mixed" else "32"
-
-
-def processor_name() -> str:
-    """Return the processor's name as far as the system tells it."""
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
-
-
-def environment(fabric: Fabric) -> dict[str, Any]:
-    """Return the hardware and versions that a run's figures belong to."""
-    device = fabric.device
-    cuda = torch.cuda.get_device_name(device) if device.type == "cuda" else None
-    return {
-        "hardware": cuda or f"{processor_name()}, {os.cpu_count()} cores",
-        "precision": precision_of(fabric),
-        "processes": fabric.world_size,
-        "versions": {
-            "longtailed": importlib.metadata.version("longtailed"),
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "torchvision": importlib.metadata.version("torchvision"),
-            "timm": importlib.metadata.version("timm"),
-        },
-    }

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from longtailed.analysis.experiments import EXPERIMENTS
-from longtailed.analysis.experiments import published as tables
+from longtailed.analysis.experiments.published import published_table
 from longtailed.analysis.experiments.setup import Setup, make_setup, seeded
 from longtailed.analysis.experiments.starts import published_name
 from longtailed.errors import LongTailedError
@@ -34,7 +34,7 @@ def counts(points):
 def test_toy_case_1():
     assert counts(grid("toy-case-1")) == [[100 * i] * 9 + [50] for i in range(1, 51)]
     coarse = counts(grid("toy-case-1", coarse=True))
-    assert [row[0] for row in coarse] == list(tables.toy_case_1()["head_images"])
+    assert [row[0] for row in coarse] == published_table("toy-case-1", 10)["head_images"]
     small = counts(grid("toy-case-1", "small", DIGITS))
     assert small == [[n] * 9 + [5] for n in (10, 20, 40, 80, 120)]
 
@@ -42,7 +42,7 @@ def test_toy_case_1():
 def test_toy_case_2():
     assert counts(grid("toy-case-2")) == [[5000] * 9 + [5000 - 100 * i] for i in range(50)]
     coarse = counts(grid("toy-case-2", coarse=True))
-    assert [row[-1] for row in coarse] == list(tables.toy_case_2()["tail_images"])
+    assert [row[-1] for row in coarse] == published_table("toy-case-2", 10)["tail_images"]
     small = counts(grid("toy-case-2", "small", DIGITS))
     assert small == [[120] * 9 + [n] for n in (120, 60, 30, 15, 5, 2)]
 
@@ -107,16 +107,28 @@ def test_starts_come_in_pairs(name, size, coarse, number):
 
 
 def test_table_11_has_a_place_for_every_point():
-    for name, table in (
-        ("pre-training", tables.pre_training(10)),
-        ("architectures", tables.architectures(10)),
-    ):
+    for name in ("pre-training", "architectures"):
+        table = published_table(name, 10)
         points = [p for p in grid(name) if p.settings["network"] == "resnet32" or name[0] == "a"]
         assert points
         assert all(published_name(table, point) in table["rank1"] for point in points)
-    assert tables.pre_training(10)["rank1"]["CE+SSP+DRW"] == (77.5, 81.2, 86.3, 88.2)
-    assert tables.architectures(100)["rank1"]["LDAM+SSP, resnet110"] == (42.5, 47.5, 54.7, 60.3)
-    assert tables.architectures(47) is None
+    assert published_table("pre-training", 10)["rank1"]["CE+SSP+DRW"] == [77.5, 81.2, 86.3, 88.2]
+    depths = published_table("architectures", 100)["rank1"]
+    assert depths["LDAM+SSP, resnet110"] == [42.5, 47.5, 54.7, 60.3]
+
+
+def test_every_published_row_is_as_long_as_its_columns():
+    for name in EXPERIMENTS:
+        assert published_table(name, 10)["notes"] is not None
+        assert published_table(name, 47) is None
+    for name in ("pre-training", "architectures"):
+        for classes in (10, 100):
+            table = published_table(name, classes)
+            assert {len(row) for row in table["rank1"].values()} == {len(table["imbalance"])}
+    for name, x in (("toy-case-1", "head_images"), ("toy-case-2", "tail_images")):
+        table = published_table(name, 10)
+        assert {len(row) for row in table["per_class"]} == {len(table[x])} == {10}
+        assert len(table["per_class"]) == len(table["rank1"]) == len(table["rank5"]) == 10
 
 
 def test_small_runs_make_as_many_updates_whatever_their_size():

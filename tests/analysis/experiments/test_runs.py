@@ -12,12 +12,10 @@ from PIL import Image
 
 from longtailed.analysis.experiments import (
     EXPERIMENTS,
-    architectures,
-    pre_training,
     run_experiment,
     similar_samples,
-    toy_case_1,
-    toy_case_2,
+    starts,
+    toy_cases,
 )
 from longtailed.cli import main as cli
 from longtailed.errors import LongTailedError
@@ -29,12 +27,12 @@ QUICK_PAPER = [*QUICK, "network=resnet8"]
 @pytest.fixture(autouse=True)
 def fewer_points(monkeypatch):
     """Leave the ends of each small grid."""
-    monkeypatch.setattr(toy_case_1, "SHARES", (1 / 4, 1))
-    monkeypatch.setattr(toy_case_2, "SHARES", (1, 1 / 24))
+    monkeypatch.setattr(toy_cases, "HEAD_SHARES", (1 / 4, 1))
+    monkeypatch.setattr(toy_cases, "TAIL_SHARES", (1, 1 / 24))
     monkeypatch.setitem(similar_samples.FRACTIONS, "small", (0.5,))
     monkeypatch.setitem(similar_samples.WEIGHTS, "small", (0.8, 1.0))
-    monkeypatch.setattr(pre_training, "METHODS", ("CE+RS",))
-    monkeypatch.setitem(architectures.NETWORKS, "small", ("resnet8",))
+    monkeypatch.setattr(starts, "PRE_TRAINING_METHODS", ("CE+RS",))
+    monkeypatch.setitem(starts.DEPTHS, "small", ("resnet8",))
 
 
 def run(name, tmp_path, **changes):
@@ -90,17 +88,17 @@ def test_more_seeds_go_on_where_it_stopped_and_give_intervals(tmp_path):
 
 
 def test_a_directory_has_one_size_and_a_seed_counts_once(tmp_path, monkeypatch):
-    monkeypatch.setattr(toy_case_1, "SHARES", (1,))
+    monkeypatch.setattr(toy_cases, "HEAD_SHARES", (1,))
     found = run("toy-case-1", tmp_path, seeds=[0, 0])
     assert found.results.seeds == (0,)
     assert found.conclusions[0].found.number == 1
-    monkeypatch.setattr(toy_case_1, "PAPER_IMAGES", 100)
+    monkeypatch.setattr(toy_cases, "PAPER_IMAGES", 100)
     with pytest.raises(LongTailedError, match="'toy-case-1' in size small"):
         run("toy-case-1", tmp_path, size="paper", data="digits", overrides=QUICK_PAPER)
 
 
 def test_published_figures_stand_beside_paper_sized_ones(tmp_path, monkeypatch):
-    monkeypatch.setattr(toy_case_1, "PAPER_IMAGES", 100)
+    monkeypatch.setattr(toy_cases, "PAPER_IMAGES", 100)
     found = run("toy-case-1", tmp_path, size="paper", data="digits", overrides=QUICK_PAPER)
     assert [p.settings["head_images"] for p in found.results.points] == [100]
     assert found.content["published"]["per_class"][-1][0] == 43.0

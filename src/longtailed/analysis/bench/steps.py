@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from longtailed.analysis.bench.floor import large_copy, least_work, matrix_product
 from longtailed.analysis.bench.profiling import count_launches, count_operations, synchronize
-from longtailed.analysis.bench.provenance import provenance
 from longtailed.data import ImageSet, Splits, long_tail_counts
 from longtailed.data.default_views import default_views
 from longtailed.errors import LongTailedError, unknown_name
@@ -30,6 +29,7 @@ from longtailed.training.compiling import compiled_stages
 from longtailed.training.engine import make_fabric, precision_of
 from longtailed.training.fit import train_step
 from longtailed.training.job import Job
+from longtailed.training.provenance import benchmark_provenance
 from longtailed.training.steps import Steps
 
 RANDOM = "random"
@@ -77,7 +77,12 @@ def bench(
         measured = _Measured(chosen, fabric, splits, variants, stack)
         figures = measured.figures(rounds)
     settings = chosen.model_dump(mode="json", exclude_defaults=True)
-    return {"benchmark": "step", "recipe": settings, **provenance(fabric.device), **figures}
+    return {
+        "benchmark": "step",
+        "recipe": settings,
+        **benchmark_provenance(fabric.device),
+        **figures,
+    }
 
 
 def append(result: dict[str, Any], path: Path) -> None:

@@ -27,8 +27,8 @@ from longtailed.methods import METHODS, chosen_epochs, method_class, method_opti
 from longtailed.methods.erm import LDAM, CrossEntropy, Focal
 from longtailed.recipes import Recipe, Stage, compose, override
 from longtailed.recipes.defaults import FINE_TUNING
+from longtailed.report.run_directory import LAST
 from longtailed.runs.run import as_recipe
-from longtailed.runs.trained import LAST
 
 PRETRAINED_SIDE = 96  # pixels from which a network pretrained on ImageNet has maps to look at
 MANY_CLASSES = 300  # from which resnet18's 512 features are few

@@ -22,13 +22,13 @@ from longtailed.errors import LongTailedError
 from longtailed.methods import method_class
 from longtailed.nn import Network, build_network
 from longtailed.recipes import Recipe
+from longtailed.report.run_directory import LAST, RunDirectory
 from longtailed.runs.directory import changes_since
 from longtailed.runs.initial_weights import load_initial_weights
 from longtailed.runs.prepare import open_images, prepare
 from longtailed.runs.run import as_recipe, initial_network
 from longtailed.runs.stages import start_from
-from longtailed.runs.trained import LAST, evaluation_images, own_test, restore, serve
-from longtailed.training.checkpoint import read_json
+from longtailed.runs.trained import evaluation_images, own_test, restore, serve
 from longtailed.training.engine import make_fabric
 
 PIXELS = "pixels"
@@ -78,7 +78,7 @@ def of_run(
     `look_alikes_from`: see `neutral_features`. Raises `LongTailedError` for an unfinished run, one
     trained without labels, and images that are not those the run was trained on.
     """
-    if not (directory / "results.json").exists():
+    if not RunDirectory(directory).is_finished:
         raise LongTailedError(f"{directory} is not finished; train it to the end first.")
     recipe, method, manifest = restore(directory, weights)
     if method_class(recipe.stages[-1].method).label_free:
@@ -233,7 +233,7 @@ def neutral_features(
         except LongTailedError as error:
             why = str(error).rstrip(".")
             raise LongTailedError(f"{why}; or give --look-alikes-from pixels.") from None
-    elif (Path(wanted) / "recipe.json").exists():
+    elif RunDirectory(wanted).holds_run:
         network, name = restore(wanted)[1].network, f"the network of {wanted}"
     else:
         raise LongTailedError(
@@ -251,8 +251,8 @@ def _network_for_data(
         if weights is not None:
             raise LongTailedError("pixels need no --network-weights; leave one of them out.")
         return None, f"{PIXELS} ({THUMBNAIL} x {THUMBNAIL} thumbnails)"
-    if weights is not None and (Path(weights) / "recipe.json").exists():
-        manifest = read_json(Path(weights) / "manifest.json")
+    if weights is not None and RunDirectory(weights).holds_run:
+        manifest = RunDirectory(weights).manifest
         splits.mean, splits.std = manifest["mean"], manifest["std"]
         return restore(weights)[1].network, f"the network of {weights}"
     name = name or DEFAULT_NETWORK

@@ -15,7 +15,7 @@ from longtailed.analysis.diagnosis.limits import limits
 from longtailed.analysis.diagnosis.page import write_page
 from longtailed.data import OnBadImage
 from longtailed.errors import LongTailedError
-from longtailed.runs.trained import LAST
+from longtailed.report.run_directory import LAST, RunDirectory
 from longtailed.training.checkpoint import write_json
 
 
@@ -60,7 +60,7 @@ def diagnose(
     home = Path(subject)
     if out is not None and Path(out).exists() and not Path(out).is_dir():
         raise LongTailedError(f"{out} is a file; name a folder with --out.")
-    if (home / "recipe.json").exists():
+    if RunDirectory(home).holds_run:
         skips = None if on_bad_image == "error" else on_bad_image
         _refuse("a run", network=network, network_weights=network_weights, on_bad_image=skips)
         if data is None:

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from longtailed.analysis.experiments.architectures import ARCHITECTURES
 from longtailed.analysis.experiments.definition import Experiment
 from longtailed.analysis.experiments.intervals import Conclusion, Interval, t_interval
-from longtailed.analysis.experiments.pre_training import PRE_TRAINING
 from longtailed.analysis.experiments.runner import FinishedExperiment, run_grid
 from longtailed.analysis.experiments.similar_samples import SIMILAR_SAMPLES
+from longtailed.analysis.experiments.starts import ARCHITECTURES, PRE_TRAINING
 from longtailed.analysis.experiments.theory import boundary_shift, boundary_variance
-from longtailed.analysis.experiments.toy_case_1 import TOY_CASE_1
-from longtailed.analysis.experiments.toy_case_2 import TOY_CASE_2
+from longtailed.analysis.experiments.toy_cases import TOY_CASE_1, TOY_CASE_2
 from longtailed.data import append_similar_samples, make_similar_samples, mix_similar_samples
 from longtailed.errors import unknown_name
 

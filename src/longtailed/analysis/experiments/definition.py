@@ -22,11 +22,9 @@ class Experiment:
         points: the grid for a setup.
         conclude: what its results say.
         draw: its chart; the second argument holds the published figures, in paper size.
-        published: the published figures for that many classes, if any.
     """
 
     summary: str
     points: Callable[[Setup], list[Point]]
     conclude: Callable[[Results], list[Conclusion]]
     draw: Callable[[Results, Mapping[str, Any] | None], Figure]
-    published: Callable[[int], dict[str, Any] | None]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -13,8 +12,8 @@ import numpy as np
 
 from longtailed.analysis.experiments.intervals import Interval, t_interval
 from longtailed.analysis.experiments.setup import Point, Setup
+from longtailed.report.run_directory import RunDirectory
 from longtailed.runs.run import FinishedRun
-from longtailed.training.checkpoint import read_json
 
 
 @dataclass(frozen=True)
@@ -65,23 +64,18 @@ def head(outcome: Outcome) -> float:
 def outcome_of(run: FinishedRun, point: str) -> Outcome:
     """Return the outcome of a finished run, of which every class has test images."""
     figures = run.results["evaluations"]["last"]
-    manifest = read_json(run.directory / "manifest.json")
-    losses = [line for line in _metrics(run) if "loss" in line]
+    held = RunDirectory(run.directory)
+    losses = [line["loss"] for line in held.metrics if "loss" in line]
     top5 = figures["top5"]
     return Outcome(
         point=point,
         seed=run.recipe.seed,
-        counts=tuple(manifest["splits"]["train"]["counts"]),
+        counts=tuple(held.manifest["splits"]["train"]["counts"]),
         per_class=tuple(100 * accuracy for accuracy in figures["per_class"]),
         rank1=100 * figures["top1"],
         rank5=None if top5 is None else 100 * top5,
-        loss=losses[-1]["loss"] if losses else None,
+        loss=losses[-1] if losses else None,
     )
-
-
-def _metrics(run: FinishedRun) -> list[dict[str, Any]]:
-    text = (run.directory / "metrics.jsonl").read_text(encoding="utf-8")
-    return [json.loads(line) for line in text.splitlines()]
 
 
 @dataclass(frozen=True)

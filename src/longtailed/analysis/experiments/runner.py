@@ -16,13 +16,15 @@ from rich.progress import track
 from longtailed.analysis.experiments.definition import Experiment
 from longtailed.analysis.experiments.drawing import save_figure
 from longtailed.analysis.experiments.intervals import LEVEL, Conclusion
+from longtailed.analysis.experiments.published import published_table
 from longtailed.analysis.experiments.results import Results, outcome_of
 from longtailed.analysis.experiments.setup import Point, Setup, make_setup, seeded
 from longtailed.errors import LongTailedError
-from longtailed.report.strict_json import to_json
+from longtailed.report.run_directory import RunDirectory
+from longtailed.report.strict_json import read_json, to_json
 from longtailed.runs.run import FinishedRun
 from longtailed.runs.seeds import Task, train_all
-from longtailed.training.checkpoint import read_json, write_atomically
+from longtailed.training.checkpoint import write_atomically
 
 FILE = "experiment.json"
 
@@ -80,7 +82,7 @@ def _finish(
 ) -> FinishedExperiment:
     """Conclude, and write all files but the runs' own."""
     conclusions = tuple(experiment.conclude(results))
-    table = experiment.published(results.setup.classes) if results.setup.paper else None
+    table = published_table(name, results.setup.classes) if results.setup.paper else None
     content = _content(name, experiment, results, conclusions, table, cost, home)
     _write(home / FILE, _as_text(content))
     _write(home / "results.csv", results.csv())
@@ -167,7 +169,7 @@ def _content(
     home: Path,
 ) -> dict[str, Any]:
     setup, first = results.setup, results.points[0]
-    manifest = read_json(home / first.name / f"seed-{results.seeds[0]}" / "manifest.json")
+    manifest = RunDirectory(home / first.name / f"seed-{results.seeds[0]}").manifest
     return {
         "experiment": name,
         "summary": experiment.summary,

@@ -9,7 +9,6 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from longtailed.analysis.experiments import published
 from longtailed.analysis.experiments.definition import Experiment
 from longtailed.analysis.experiments.drawing import (
     HEAD,
@@ -218,5 +217,4 @@ SIMILAR_SAMPLES = Experiment(
     points=points,
     conclude=conclusions,
     draw=draw,
-    published=lambda classes: published.similar_samples() if classes == 10 else None,
 )

@@ -1,4 +1,4 @@
-"""The grid of both experiments on self-supervised pre-training, its conclusions and its chart.
+"""Does self-supervised pre-training help each method, and each depth of network?
 
 A point is a method, a network, an imbalance, and a start: none, or rotation prediction (SSP).
 """
@@ -14,6 +14,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from longtailed.analysis.experiments.definition import Experiment
 from longtailed.analysis.experiments.drawing import (
     HEAD,
     PUBLISHED,
@@ -21,7 +22,7 @@ from longtailed.analysis.experiments.drawing import (
     accuracy_axis,
     plot_intervals,
 )
-from longtailed.analysis.experiments.intervals import ABOVE, Conclusion, conclude
+from longtailed.analysis.experiments.intervals import ABOVE, Conclusion, conclude, within
 from longtailed.analysis.experiments.results import Results, rank1
 from longtailed.analysis.experiments.setup import Point, Setup
 from longtailed.data import long_tail_counts
@@ -39,6 +40,13 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
 
 IMBALANCES = {"paper": (100, 50, 20, 10), "small": (20,)}
 START: tuple[str, dict[str, Any]] = ("rotation", {})
+PRE_TRAINING_METHODS = ("CE", "CE+RS", "CE+RW", "CE+DRW")
+DEPTH_METHODS = {"paper": ("CE", "CE+RS", "CE+RW", "LDAM"), "small": ("CE",)}
+DEPTHS = {
+    "paper": ("resnet32", "resnet44", "resnet56", "resnet110"),
+    "small": ("resnet8", "resnet20"),
+}
+SMALL_CHANGE = 2.0  # points; published rows of plain networks differ by about that
 
 
 def grid(
@@ -68,6 +76,26 @@ def grid(
     return found
 
 
+def method_points(setup: Setup) -> list[Point]:
+    """Return the grid of Table 1 for one data set: four methods and imbalances (coarse: 100)."""
+    imbalances = IMBALANCES[setup.size][: 1 if setup.coarse else None]
+    return grid(setup, PRE_TRAINING_METHODS, [setup.base.network.name], imbalances)
+
+
+def depth_points(setup: Setup) -> list[Point]:
+    """Return the grid of Table 11 for one data set.
+
+    Coarse: the shallowest and the deepest network at imbalance 100, by cross-entropy.
+    """
+    methods, networks = DEPTH_METHODS[setup.size], DEPTHS[setup.size]
+    if setup.base.network.name != networks[0]:
+        raise LongTailedError("this experiment sets the networks itself; leave out network.")
+    imbalances: tuple[int, ...] = IMBALANCES[setup.size]
+    if setup.coarse:
+        methods, networks, imbalances = methods[:1], (networks[0], networks[-1]), imbalances[:1]
+    return grid(setup, methods, networks, imbalances)
+
+
 def pairs(results: Results) -> list[tuple[Point, Point]]:
     """Return (without, with) a rotation start for every place of the grid."""
     return list(zip(results.points[::2], results.points[1::2], strict=True))
@@ -95,6 +123,23 @@ def gains_by(results: Results, key: str) -> list[Conclusion]:
             for name, chosen in groups.items()
         ]
     return found
+
+
+def depth_conclusions(results: Results) -> list[Conclusion]:
+    """Return what depth does without a start, and whether the start helps each network."""
+    networks = list(dict.fromkeys(str(p.settings["network"]) for p in results.points))
+    shallow, deep = networks[0], networks[-1]
+    plain = [point for point in results.points if point.settings["start"] == "none"]
+    ends = [[p for p in plain if p.settings["network"] == name] for name in (shallow, deep)]
+    differences = [results.difference(b, a, rank1) for a, b in zip(*ends, strict=True)]
+    means = [sum(values) / len(differences) for values in zip(*differences, strict=True)]
+    depth = conclude(
+        "Depth changes little",
+        f"Rank-1 accuracy of {deep} minus {shallow}, without pre-training",
+        means,
+        within(SMALL_CHANGE),
+    )
+    return [depth, *gains_by(results, "network")]
 
 
 @mpl.rc_context(RC)
@@ -152,3 +197,17 @@ def published_name(table: Mapping[str, Any], point: Point) -> str:
         words.insert(1, "SSP")
     name = "+".join(words)
     return name if name in table["rank1"] else f"{name}, {point.settings['network']}"
+
+
+PRE_TRAINING = Experiment(
+    summary="Rotation pre-training before four methods: do better representations help?",
+    points=method_points,
+    conclude=lambda results: gains_by(results, "method"),
+    draw=lambda results, table: draw_grid(results, "method", table),
+)
+ARCHITECTURES = Experiment(
+    summary="Networks of several depths, without and with rotation pre-training.",
+    points=depth_points,
+    conclude=depth_conclusions,
+    draw=lambda results, table: draw_grid(results, "network", table),
+)
