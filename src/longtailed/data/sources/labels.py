@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from longtailed.data.class_names import sort_class_names
 from longtailed.data.imageset import IntArray
 from longtailed.data.sources.columns import CellError, quoted
-from longtailed.data.sources.names import sort_class_names
 from longtailed.errors import LongTailedError
 
 _WHOLE_FLOAT = re.compile(r"([0-9]+)\.0+")

@@ -6,13 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from longtailed.data.class_names import sort_class_names
 from longtailed.data.sources.finding import IMAGE_BESIDE, LINK, ImageFinder, holds_images
-from longtailed.data.sources.names import (
-    canonical_split,
-    find_split_word,
-    order_splits,
-    sort_class_names,
-)
+from longtailed.data.sources.names import canonical_split, find_split_word, order_splits
 from longtailed.errors import LongTailedError
 
 _NO_CLASS = {"all", "data", "image", "images", "img", "imgs", "photos", "unknown", "unlabeled"}

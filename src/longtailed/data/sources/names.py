@@ -37,20 +37,6 @@ def find_split_word(text: str) -> re.Match[str] | None:
     return matches[-1] if matches else None
 
 
-def sort_class_names(names: Iterable[str]) -> list[str]:
-    """Return class names in the order of their labels: numbers by value, then words by letters.
-
-    Sorted as words, '10' would come before '2', and a list of names in numeric order would give
-    eleven classes the name of another.
-    """
-
-    def key(name: str) -> tuple[bool, int, str]:
-        is_number = name.isascii() and name.isdigit()
-        return not is_number, int(name) if is_number else 0, name
-
-    return sorted(names, key=key)
-
-
 def order_splits(splits: Iterable[str]) -> tuple[str, ...]:
     """Return the splits in the order train, val, test."""
     present = set(splits)

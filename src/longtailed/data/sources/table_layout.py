@@ -12,6 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TextIO
 
+from longtailed.data.decoding import IMAGE_SUFFIXES
 from longtailed.data.sources.columns import (
     IMAGE_COLUMNS,
     LABEL_COLUMNS,
@@ -20,7 +21,6 @@ from longtailed.data.sources.columns import (
     find_column,
     quoted,
 )
-from longtailed.data.sources.files import IMAGE_SUFFIXES
 from longtailed.data.sources.labels import is_whole
 from longtailed.data.sources.paths import has_image_suffix
 from longtailed.errors import LongTailedError, unknown_name
