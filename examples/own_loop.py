@@ -49,7 +49,9 @@ def main(epochs: int = 20) -> None:
     for epoch in range(epochs):
         method.train()
         sampler.set_epoch(epoch)
-        progress.enter(epoch, schedule.get_last_lr()[0])  # ISDA's strength grows with the epochs
+        progress.enter(
+            epoch, float(schedule.get_last_lr()[0])
+        )  # ISDA's strength grows with the epochs
         for step, (images, labels) in enumerate(loader):
             progress.begin_step(step)
             index = torch.zeros_like(labels)  # positions in the set: ISDA does not use them

@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from longtailed.data import ImageSet
+from longtailed.data.given import Given
 from longtailed.data.image_record import (
     Verify,
     changes,
@@ -117,9 +118,9 @@ def record_run(directory: Path, recipe: Recipe, opened: Opened) -> tuple[pa.Tabl
     return record, files
 
 
-def check_unchanged(directory: Path, recipe: Recipe) -> None:
+def check_unchanged(directory: Path, recipe: Recipe, given: Given | None = None) -> None:
     """Raise `LongTailedError`, saying what has changed, unless a run's data is what it was."""
-    record_run(directory, recipe, open_images(recipe, scan=False))
+    record_run(directory, recipe, open_images(recipe, scan=False, given=given))
 
 
 def changes_since(

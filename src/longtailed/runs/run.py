@@ -13,7 +13,10 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
+from torch.utils.data import Dataset
 
+from longtailed.data import ImageSet
+from longtailed.data.given import given_sets, source_of
 from longtailed.data.splits import Splits
 from longtailed.data.streams import step_seed
 from longtailed.errors import LongTailedError
@@ -103,7 +106,7 @@ def as_recipe(
 def train(
     recipe: Recipe | str | None = None,
     *,
-    data: str | Path | None = None,
+    data: str | Path | ImageSet | Dataset[Any] | Mapping[str, Any] | None = None,
     method: str | None = None,
     network: str | None = None,
     imbalance: float | None = None,
@@ -118,9 +121,11 @@ def train(
     """Return the finished run of a recipe, trained, evaluated and reported in one directory.
 
     Called again with the same arguments it goes on where it was interrupted, or returns the
-    finished run, unless its images are others by now; then it says what has changed. `out` is the
-    directory (default: runs/<recipe's name>-<hash>). Without `report` no HTML page is written,
-    which saves a second.
+    finished run, unless its images are others by now; then it says what has changed. `data` is the
+    name or path of a source, an `ImageSet`, a torch or Hugging Face data set (as for
+    `ImageSet.from_dataset`), or a mapping of such sets by split (train, val, test); images that
+    are given so are known by their content. `out` is the directory (default:
+    runs/<recipe's name>-<hash>). Without `report` no HTML page is written, which saves a second.
 
     >>> from longtailed import train
     >>> run = train(data="digits", method="ldam-drw", network="resnet20",
@@ -129,14 +134,23 @@ def train(
     Raises `LongTailedError` for anything wrong with the recipe, data or directory, and
     `Interrupted` when Ctrl-C or SIGTERM stopped it after saving.
     """
+    given = None
+    if data is not None and not isinstance(data, str | Path):
+        given = given_sets(data)
+        data = source_of(given)
     chosen = as_recipe(
-        recipe, data=data, method=method, network=network, imbalance=imbalance, overrides=overrides
+        recipe,
+        data=data,
+        method=method,
+        network=network,
+        imbalance=imbalance,
+        overrides=overrides,
     )
     directory = Path(out) if out else default_directory(chosen)
     check_directory(directory, chosen)
     results = directory / "results.json"
     if results.exists():
-        check_unchanged(directory, chosen)
+        check_unchanged(directory, chosen, given)
         if progress:
             _log.info("%s is finished: nothing is trained, these are its figures.", directory)
         finished = FinishedRun(directory, chosen, read_json(results))
@@ -146,7 +160,7 @@ def train(
     idle = any(method_class(stage.method).idle_parameters for stage in chosen.stages)
     precision = begun_precision(directory, chosen)
     fabric = make_fabric(device, devices, precision, idle_parameters=idle)
-    opened = open_images(chosen)
+    opened = open_images(chosen, given=given)
     if fabric.is_global_zero:
         record, files = record_run(directory, chosen, opened)
         files["seen_by_initial_weights"] = seen_before(chosen, record)

@@ -9,9 +9,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from longtailed.data import ImageSet, Splits, parse_view
 from longtailed.data.default_views import worker_count
+from longtailed.data.given import decode_small_images
 from longtailed.data.image_record import record_images, shared_images
 from longtailed.data.loading import existing_splits, load_whole, opened_with
 from longtailed.data.sources.names import match_classes
@@ -66,7 +68,7 @@ def restore(directory: Path | str, weights: str = LAST) -> tuple[Recipe, Method,
 def evaluate(
     directory: Path | str,
     *,
-    data: str | None = None,
+    data: str | Path | ImageSet | Dataset[Any] | None = None,
     split: str | None = None,
     weights: str = LAST,
     device: str = "auto",
@@ -75,6 +77,8 @@ def evaluate(
 ) -> Evaluation:
     """Return the evaluation of a finished run on its own test split, or on other images.
 
+    `data` is the name or path of a source, an `ImageSet`, or a torch or Hugging Face data set (as
+    for `ImageSet.from_dataset`). A run whose images were given in Python needs it.
     The classes of other data (or another split) must be among those that the run was trained on;
     they are matched by name. It is taken whole, from its test split, else its val split, else all
     of it. Images are resized and cropped as the run's test images were. `groups` says how classes
@@ -107,7 +111,7 @@ def evaluation_images(
     directory: Path,
     recipe: Recipe,
     manifest: dict[str, Any],
-    data: str | None,
+    data: str | Path | ImageSet | Dataset[Any] | None,
     split: str | None,
     data_options: dict[str, Any],
 ) -> tuple[ImageSet, str]:
@@ -115,11 +119,19 @@ def evaluation_images(
 
     With them comes what they are, in words that can stand beside figures.
     """
-    imageset, tested_on = None, own_test(manifest)
-    if split is None:
-        imageset = _own_test_images(directory, recipe, data, data_options)
-    if imageset is None:
-        imageset = load_whole(recipe.data, data, split, data_options)
+    if isinstance(data, str | Path | None):
+        source = None if data is None else str(data)
+        own = None if split else _own_test_images(directory, recipe, source, data_options)
+        imageset = load_whole(recipe.data, source, split, data_options) if own is None else own
+    else:
+        if split is not None or any(value is not None for value in data_options.values()):
+            raise LongTailedError("split and options for opening a source do not go with images.")
+        imageset = decode_small_images(ImageSet.from_dataset(data))
+        recorded = (directory / RECORD).exists()
+        same = recorded and changes_since(directory, {"test": imageset}, ["test"]) is None
+        own = imageset if same else None
+    tested_on = own_test(manifest)
+    if own is None:
         tested_on = f"all of {imageset.name}"
         _warn_of_training_images(imageset, directory)
     imageset, note = match_classes(
