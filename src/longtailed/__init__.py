@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from longtailed.report import write_report
     from longtailed.runs.prediction import predict
     from longtailed.runs.run import train
-    from longtailed.runs.trained import evaluate
+    from longtailed.runs.trained import evaluate, restore
     from longtailed.training.fit import fit
 
 __version__ = "0.1.0"
@@ -57,6 +57,7 @@ __all__ = [
     "predict",
     "recipes",
     "report",
+    "restore",
     "runs",
     "train",
     "training",
@@ -75,6 +76,7 @@ _HOMES = {
     "make_long_tailed": "data",
     "make_sampler": "data",
     "predict": "runs.prediction",
+    "restore": "runs.trained",
     "train": "runs.run",
     "write_report": "report",
 }

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
+from torch import nn
 from torch.utils.data import Dataset
 
 from longtailed.data import ImageSet
@@ -21,7 +22,8 @@ from longtailed.data.splits import Splits
 from longtailed.data.streams import step_seed
 from longtailed.errors import LongTailedError
 from longtailed.methods import Method, method_class, never_begun
-from longtailed.nn import Network, build_network
+from longtailed.nn import Network
+from longtailed.nn.given import name_of
 from longtailed.recipes import Recipe, compose, named_recipe, override
 from longtailed.report import write_report
 from longtailed.runs.directory import (
@@ -34,7 +36,7 @@ from longtailed.runs.directory import (
     seen_before,
 )
 from longtailed.runs.prepare import open_images, prepare
-from longtailed.runs.stages import build_stage, check_stages, start_from
+from longtailed.runs.stages import build_stage, check_stages, recipe_network, start_from
 from longtailed.runs.trained import LAST
 from longtailed.training.checkpoint import (
     load_training_state,
@@ -108,7 +110,7 @@ def train(
     *,
     data: str | Path | ImageSet | Dataset[Any] | Mapping[str, Any] | None = None,
     method: str | None = None,
-    network: str | None = None,
+    network: str | nn.Module | None = None,
     imbalance: float | None = None,
     overrides: Sequence[str] | Mapping[str, Any] = (),
     out: str | Path | None = None,
@@ -138,11 +140,12 @@ def train(
     if data is not None and not isinstance(data, str | Path):
         given = given_sets(data)
         data = source_of(given)
+    module = network if isinstance(network, nn.Module) else None
     chosen = as_recipe(
         recipe,
         data=data,
         method=method,
-        network=network,
+        network=name_of(network) if isinstance(network, nn.Module) else network,
         imbalance=imbalance,
         overrides=overrides,
     )
@@ -150,7 +153,7 @@ def train(
     check_directory(directory, chosen)
     results = directory / "results.json"
     if results.exists():
-        check_unchanged(directory, chosen, given)
+        check_unchanged(directory, chosen, given, module)
         if progress:
             _log.info("%s is finished: nothing is trained, these are its figures.", directory)
         finished = FinishedRun(directory, chosen, read_json(results))
@@ -162,11 +165,11 @@ def train(
     fabric = make_fabric(device, devices, precision, idle_parameters=idle)
     opened = open_images(chosen, given=given)
     if fabric.is_global_zero:
-        record, files = record_run(directory, chosen, opened)
+        record, files = record_run(directory, chosen, opened, module)
         files["seen_by_initial_weights"] = seen_before(chosen, record)
     splits, manifest = prepare(chosen, fabric.device, opened, leaks=fabric.is_global_zero)
     del opened  # the bytes of images that are decoded by now
-    network_ = initial_network(chosen, splits)
+    network_ = initial_network(chosen, splits, module)
     manifest["init_from"] = start_from(chosen, network_, splits)
     manifest["weights"] = getattr(network_.backbone, "loaded", None)
     manifest |= {"mean": list(splits.mean), "std": list(splits.std)}
@@ -191,23 +194,23 @@ def train(
     return FinishedRun(directory, chosen, written)
 
 
-def initial_network(recipe: Recipe, splits: Splits) -> Network:
+def initial_network(recipe: Recipe, splits: Splits, module: nn.Module | None = None) -> Network:
     """Return the recipe's network as training finds it; its weights depend on the seed alone.
 
     Images are normalised as pretrained weights, or those of a file (`weights`), are used to, unless
-    the recipe says how.
+    the recipe says how. `module` is the network, if it was given in Python.
     """
     spec, train = recipe.network, splits.sets["train"]
     image = next(splits.scan("train", batch_size=2)).images[0].cpu()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(step_seed(recipe.seed, "network"))
         try:
-            network = build_network(
-                spec.name,
+            network = recipe_network(
+                recipe,
                 train.num_classes,
-                head=recipe.head,
+                image.shape[-1],
+                module,
                 pretrained=spec.pretrained,
-                image_size=image.shape[-1],
                 **spec.options,
             )
         except (TypeError, ValueError, RuntimeError, AssertionError) as error:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from longtailed.data import ImageSet, Splits, parse_view
@@ -20,10 +20,10 @@ from longtailed.data.sources.names import match_classes
 from longtailed.errors import LongTailedError
 from longtailed.methods import Method, build_method
 from longtailed.metrics.shots import Grouping
-from longtailed.nn import build_network
 from longtailed.recipes import Recipe
 from longtailed.runs.directory import RECORD, changes_since, learnt_images, read_recipe
 from longtailed.runs.prepare import open_images
+from longtailed.runs.stages import recipe_network
 from longtailed.training.checkpoint import check_finite, load_weights, read_json
 from longtailed.training.engine import make_fabric
 from longtailed.training.evaluation import Evaluation, evaluate_split
@@ -31,10 +31,13 @@ from longtailed.training.evaluation import Evaluation, evaluate_split
 LAST = "last"
 
 
-def restore(directory: Path | str, weights: str = LAST) -> tuple[Recipe, Method, dict[str, Any]]:
+def restore(
+    directory: Path | str, weights: str = LAST, network: nn.Module | None = None
+) -> tuple[Recipe, Method, dict[str, Any]]:
     """Return a finished run's recipe, its trained method in eval mode, and its manifest.
 
-    `weights` is "last", "holdout-chosen" or "best-test". Raises `LongTailedError` if the
+    `weights` is "last", "holdout-chosen" or "best-test". `network` is the module, where the run's
+    network was given as one; a copy of it gets the trained weights. Raises `LongTailedError` if the
     directory holds no such weights, or if they are not finite.
     """
     home = Path(directory)
@@ -49,17 +52,12 @@ def restore(directory: Path | str, weights: str = LAST) -> tuple[Recipe, Method,
         )
     spec, stage = recipe.network, recipe.stages[-1]
     options = {key: value for key, value in spec.options.items() if key != "weights"}
-    network = build_network(
-        spec.name,
-        len(manifest["class_names"]),
-        head=recipe.head,
-        image_size=manifest["network_input"],
-        **options,
-    )
+    classes, size = len(manifest["class_names"]), manifest["network_input"]
+    built = recipe_network(recipe, classes, size, network, **options)
     for kind in recipe.heads:
-        network.use_head(kind)
+        built.use_head(kind)
     counts = manifest["splits"]["train"]["counts"]
-    method = build_method(stage.method, network, counts, **stage.options)
+    method = build_method(stage.method, built, counts, **stage.options)
     load_weights(path, method, method.saved_prefixes)
     check_finite(method, str(path))
     return recipe, method.eval(), manifest
@@ -73,12 +71,14 @@ def evaluate(
     weights: str = LAST,
     device: str = "auto",
     groups: Grouping | None = None,
+    network: nn.Module | None = None,
     **data_options: Any,
 ) -> Evaluation:
     """Return the evaluation of a finished run on its own test split, or on other images.
 
     `data` is the name or path of a source, an `ImageSet`, or a torch or Hugging Face data set (as
-    for `ImageSet.from_dataset`). A run whose images were given in Python needs it.
+    for `ImageSet.from_dataset`). A run whose images were given in Python needs it, and one whose
+    network was given as a module needs `network`, that module.
     The classes of other data (or another split) must be among those that the run was trained on;
     they are matched by name. It is taken whole, from its test split, else its val split, else all
     of it. Images are resized and cropped as the run's test images were. `groups` says how classes
@@ -89,7 +89,7 @@ def evaluate(
     Raises `LongTailedError` for a class that the run does not know, for weights that are not
     finite, and if the run's own images have changed.
     """
-    recipe, method, manifest = restore(directory, weights)
+    recipe, method, manifest = restore(directory, weights, network)
     imageset, tested_on = evaluation_images(
         Path(directory), recipe, manifest, data, split, data_options
     )
