@@ -48,6 +48,29 @@ def test_losses_alone(run):
         assert len(re.findall(r"\d+\.\d%", line)) == 3
 
 
+def shots_in(printed: str) -> list[str]:
+    return re.findall(r"(many|medium|few) \d+\.\d%", printed)
+
+
+def test_own_loop(run):
+    assert shots_in(run("own_loop.py", epochs=2)) == ["many", "medium", "few"]
+
+
+def test_lightning_module(run):
+    assert shots_in(run("lightning_module.py", epochs=2)) == ["many", "medium", "few"]
+
+
+def test_rsg_inside(run):
+    assert shots_in(run("rsg_inside.py", epochs=2)) == ["many", "medium", "few"]
+
+
+@pytest.mark.parametrize("name", ["own_loop.py", "lightning_module.py", "rsg_inside.py"])
+def test_it_is_short_and_imports_the_package_alone(name):
+    text = (EXAMPLES / name).read_text()
+    assert len(text.splitlines()) < 80
+    assert re.findall(r"^(?:from|import) (longtailed\S*)", text, re.MULTILINE) == ["longtailed"]
+
+
 def test_new_method(run, tmp_path):
     printed = run("new_method.py", epochs=1)
     scores = re.findall(r"balanced accuracy (\d+\.\d)%", printed)

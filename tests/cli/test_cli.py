@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 
 from longtailed import train
-from longtailed.data.sources import files
+from longtailed.data import stores
 from longtailed.errors import Interrupted, LongTailedError
 from longtailed.training.checkpoint import read_weights
 
@@ -214,8 +214,8 @@ def test_data_decodes_each_image_once_and_leaves_out_what_it_is_told_to(run, pho
     damaged = photos / "bee" / "001.png"
     damaged.write_bytes(damaged.read_bytes()[:60])  # the header is good
     decoded = []
-    decode = files.decode_rgb
-    monkeypatch.setattr(files, "decode_rgb", lambda *given: decoded.append(1) or decode(*given))
+    decode = stores.decode_rgb
+    monkeypatch.setattr(stores, "decode_rgb", lambda *given: decoded.append(1) or decode(*given))
     assert run("data", photos, "--full")[0] == 2
     assert len(decoded) == 48
     code, printed, _ = run("data", photos, "--full", "--on-bad-image", "skip", "--json")

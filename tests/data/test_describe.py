@@ -11,7 +11,7 @@ from PIL import Image
 from longtailed.data import describe
 from longtailed.data.describe import describe_imageset, gini_coefficient, thumbnail_grid
 from longtailed.data.imageset import ImageSet
-from longtailed.data.sources.files import ImageFiles
+from longtailed.data.stores import ImageFiles
 from longtailed.errors import LongTailedError
 
 

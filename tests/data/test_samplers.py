@@ -7,13 +7,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from lightning_fabric import Fabric
+from torch import distributed
+from torch.utils.data import DataLoader, Sampler
 
+from longtailed.data.class_aware import class_aware_sequence
 from longtailed.data.class_probabilities import (
     KINDS,
     class_probabilities,
     effective_number_weights,
 )
-from longtailed.data.samplers import SAMPLERS, class_aware_sequence, make_sampler
+from longtailed.data.samplers import SAMPLERS, make_sampler
 from longtailed.errors import LongTailedError
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -126,6 +130,42 @@ def test_ranks_share_the_sequence_of_one_process(kind: str, world_size: int) -> 
     share = len(LABELS) // world_size
     assert {len(positions) for positions in shares} == {share}
     assert np.array_equal(np.stack(shares, axis=1).ravel(), whole[: share * world_size])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_data_loader_draws_by_a_sampler(kind: str) -> None:
+    sampler = make_sampler(kind, LABELS, 5, seed=3, epochs=4)
+    assert isinstance(sampler, Sampler)
+    positions = torch.arange(len(LABELS))
+    for workers, epoch in ((0, 0), (0, 2), (1, 2)):
+        sampler.set_epoch(epoch)
+        loader = DataLoader(positions, batch_size=32, sampler=sampler, num_workers=workers)
+        assert len(loader) == 6
+        assert np.array_equal(torch.cat([*loader]), sampler.indices(epoch, 4))
+    assert [type(position) for position in [*sampler][:2]] == [int, int]
+
+
+def test_iterating_over_the_progressive_sampler_needs_the_number_of_epochs() -> None:
+    sampler = make_sampler("progressive", LABELS, 5)
+    assert len(sampler.indices(1, 4)) == len(LABELS)
+    with pytest.raises(LongTailedError, match="give it epochs"):
+        iter(sampler)
+
+
+def test_ranks_are_those_of_the_process_group(monkeypatch) -> None:
+    whole = [*make_sampler("class-aware", LABELS, 5)]
+    monkeypatch.setattr(distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(distributed, "get_rank", lambda: 1)
+    monkeypatch.setattr(distributed, "get_world_size", lambda: 2)
+    assert [*make_sampler("class-aware", LABELS, 5)] == whole[1::2]
+    assert [*make_sampler("class-aware", LABELS, 5, rank=0, world_size=1)] == whole
+    assert len(DataLoader(LABELS, sampler=make_sampler("instance", LABELS, 5))) == len(whole) // 2
+
+
+def test_fabric_leaves_a_sampler_as_it_is() -> None:
+    fabric = Fabric(accelerator="cpu", strategy="ddp", devices=2)  # not launched
+    sampler = make_sampler("class-balanced", LABELS, 5)
+    assert not fabric._requires_distributed_sampler(DataLoader(LABELS, sampler=sampler))
 
 
 def test_instance_visits_each_image_once() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from longtailed.data.augment.mixing import MixedLabels, cutmix, cutmix_box, mixup, soft_targets
 from longtailed.data.augment.views import VIEWS, View, parse_view, view_preset
 from longtailed.data.cache import decode_resized
+from longtailed.data.decoding import IMAGE_SUFFIXES
 from longtailed.data.describe import describe_imageset, thumbnail_grid
 from longtailed.data.feed import Feed
 from longtailed.data.imageset import EncodedImages, ImageSet
@@ -17,14 +18,9 @@ from longtailed.data.similar import (
     mix_similar_samples,
 )
 from longtailed.data.sources import SOURCES, available_splits, load_imageset
-from longtailed.data.sources.files import (
-    IMAGE_SUFFIXES,
-    EncodedColumn,
-    ImageFiles,
-    OnBadImage,
-    scan_images,
-)
+from longtailed.data.sources.files import OnBadImage, scan_images
 from longtailed.data.splits import Splits
+from longtailed.data.stores import EncodedColumn, ImageFiles
 from longtailed.data.streams import Batch, Stream
 
 __all__ = [

@@ -12,7 +12,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from longtailed.data.groups import describe_groups
 from longtailed.data.imageset import ImageSet, IntArray
-from longtailed.data.sources.files import EncodedStore, Inspected, inspect_images, map_threads
+from longtailed.data.sources.files import Inspected, inspect_images, map_threads
+from longtailed.data.stores import EncodedStore
 from longtailed.errors import LongTailedError
 
 MAX_HASHED_FILES = 20_000

@@ -15,7 +15,7 @@ from longtailed.data.augment.views import View
 from longtailed.data.imageset import ImageSet, IntArray
 from longtailed.data.loader import BoolArray, ViewLoader
 from longtailed.data.positions import epoch_at
-from longtailed.data.samplers import Sampler, make_sampler, sampler_options
+from longtailed.data.samplers import EpochSampler, make_sampler, sampler_options
 from longtailed.data.streams import Batch, Stream, step_seed
 from longtailed.errors import LongTailedError
 
@@ -84,7 +84,7 @@ class Feed:
         self.generator = torch.Generator(serve.device)
         self._labels = torch.from_numpy(self.imageset.labels).to(serve.device)
         self._loader: ViewLoader | None = None
-        self._samplers: dict[str, Sampler] = {}
+        self._samplers: dict[str, EpochSampler] = {}
 
     @property
     def resident(self) -> bool:

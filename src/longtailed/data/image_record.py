@@ -14,7 +14,8 @@ from pyarrow import parquet
 from torch import Tensor
 
 from longtailed.data.imageset import ImageSet, IntArray
-from longtailed.data.sources.files import EncodedStore, ImageFiles, map_threads
+from longtailed.data.sources.files import map_threads
+from longtailed.data.stores import EncodedStore, ImageFiles
 from longtailed.errors import LongTailedError
 
 Verify = Literal["auto", "content"]

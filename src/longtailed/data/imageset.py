@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol, TypeAlias, runtime_checkable
+from pathlib import Path
+from typing import Any, Protocol, SupportsIndex, TypeAlias, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset
 
-from longtailed.errors import LongTailedError
+from longtailed.data.class_names import as_numbers
+from longtailed.data.dataset_images import DatasetImages, read_dataset, stack_images
+from longtailed.data.stores import ImageFiles
+from longtailed.errors import LongTailedError, unknown_name
 
 IntArray: TypeAlias = npt.NDArray[np.int64]
 
@@ -35,8 +41,12 @@ class EncodedImages(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class ImageSet:
-    """Images with integer labels and class names.
+class ImageSet(Dataset[tuple[Tensor, int]]):
+    """Images with integer labels and class names: a map-style torch data set.
+
+    `imageset[i]` is the image, uint8 RGB [3, H, W], and the label, an int; a `DataLoader` takes it
+    if all images have one size. `from_dataset`, `from_arrays` and `from_frame` make a set of what
+    is at hand, `load_imageset` opens files.
 
     `images` is either one uint8 tensor [M, 3, H, W] (small images, decoded) or `EncodedImages`
     (files). `indices` [N] says which rows of `images` belong to this set, so that subsets share
@@ -65,7 +75,8 @@ class ImageSet:
         if len(indices) == 0 and len(labels) == len(self.images):
             indices = np.arange(len(labels), dtype=np.int64)
         if len(labels) != len(indices):
-            raise LongTailedError(f"{self.name}: {len(labels)} labels for {len(indices)} images.")
+            images = len(indices) or len(self.images)
+            raise LongTailedError(f"{self.name}: {len(labels)} labels for {images} images.")
         if self.groups is not None and len(self.groups) != len(indices):
             raise LongTailedError(
                 f"{self.name}: {len(self.groups)} groups for {len(indices)} images."
@@ -80,6 +91,100 @@ class ImageSet:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def __getitem__(self, position: SupportsIndex) -> tuple[Tensor, int]:
+        """Return the image at a position, uint8 RGB [3, H, W], and its label."""
+        return self.decode(position.__index__()), int(self.labels[position])
+
+    @classmethod
+    def from_dataset(
+        cls,
+        dataset: Any,
+        class_names: Sequence[str] | None = None,
+        *,
+        image_column: str | None = None,
+        label_column: str | None = None,
+        name: str | None = None,
+    ) -> ImageSet:
+        """Return the images of a map-style torch data set or a Hugging Face one, read when needed.
+
+        An item is a pair of image and label, or a dictionary (`image_column`, `label_column`;
+        default: the usual names). Images are PIL images or uint8 arrays or tensors (see `to_rgb`),
+        and the same at each call: leave out random transforms, views do that later. Labels come
+        from a column or from `targets`, `labels`, `samples` or `tensors`, also of the parts of a
+        `Subset` or `ConcatDataset`. If there is none of these, or it does not agree with the items,
+        every item is read once. Class names are those of `class_names`, of the data set (`classes`,
+        `features`) or else the numbers.
+
+        The set's identity is that of the pixels, so `fingerprint` decodes every image.
+
+        >>> pixels = torch.zeros(4, 3, 8, 8, dtype=torch.uint8)
+        >>> pairs = torch.utils.data.TensorDataset(pixels, torch.tensor([0, 0, 1, 0]))
+        >>> ImageSet.from_dataset(pairs, ["cat", "lynx"]).class_counts
+        [3, 1]
+
+        Raises `LongTailedError` for other images (pixels that are floating point among them), for
+        labels that are no classes, and for a data set that cannot be indexed or is random.
+        """
+        if isinstance(dataset, cls):
+            return dataset
+        found = read_dataset(dataset, image_column, label_column, name)
+        numbers, names = as_numbers(
+            found.labels, class_names if class_names is not None else found.class_names, found.name
+        )
+        return cls(found.images, numbers, names, name=found.name)
+
+    @classmethod
+    def from_arrays(
+        cls,
+        images: Tensor | npt.NDArray[np.uint8] | Sequence[Any],
+        labels: Any,
+        class_names: Sequence[str] | None = None,
+        *,
+        name: str = "arrays",
+    ) -> ImageSet:
+        """Return the set of images in memory with one label each.
+
+        `images` is a uint8 array or tensor [N, H, W] or with 1, 3 or 4 channels (first in a tensor,
+        last in an array, if both could be), or a sequence of PIL images, arrays or tensors, which
+        may differ in size. `labels` [N] are whole numbers from 0 or names of classes.
+
+        >>> ImageSet.from_arrays(np.zeros((3, 8, 8), np.uint8), ["cat", "cat", "lynx"]).class_names
+        ('cat', 'lynx')
+
+        Raises `LongTailedError` for other images, missing labels or another number of them.
+        """
+        numbers, names = as_numbers(labels, class_names, name)
+        if isinstance(images, Tensor | np.ndarray):
+            return cls(stack_images(images, name), numbers, names, name=name)
+        return cls(DatasetImages(images, None, name), numbers, names, name=name)
+
+    @classmethod
+    def from_frame(
+        cls,
+        frame: Any,
+        path_column: str,
+        label_column: str,
+        *,
+        root: str | Path = "",
+        class_names: Sequence[str] | None = None,
+        name: str = "frame",
+    ) -> ImageSet:
+        """Return the set of the image files in a data frame: one path and one label a row.
+
+        `frame` is a pandas or polars data frame, an Arrow table or a mapping of columns. Paths are
+        relative to `root` (default: the working directory). Labels are whole numbers from 0 or
+        names of classes. Files are opened when their image is asked for (`scan_images` finds bad
+        ones earlier).
+
+        Raises `LongTailedError` for a column that does not exist and for missing values.
+        """
+        paths = _column(frame, path_column, name)
+        for row, path in enumerate(paths):
+            if not isinstance(path, str | os.PathLike) or not os.fspath(path):
+                raise LongTailedError(f"{name}: row {row} has no path, but {path!r}.")
+        numbers, names = as_numbers(_column(frame, label_column, name), class_names, name)
+        return cls(ImageFiles(root, [os.fspath(path) for path in paths]), numbers, names, name=name)
 
     @property
     def num_classes(self) -> int:
@@ -137,6 +242,15 @@ class ImageSet:
             else:
                 digest.update(b"".join(self.images.identity(int(row)) for row in rows))
         return digest.hexdigest()
+
+
+def _column(frame: Any, column: str, name: str) -> npt.NDArray[Any]:
+    try:
+        return np.asarray(frame[column])
+    except (KeyError, IndexError, ValueError) as error:
+        columns = getattr(frame, "column_names", None) or getattr(frame, "columns", None)
+        known = [str(key) for key in (frame if columns is None else columns)]
+        raise unknown_name(f"column of {name}", column, known) from error
 
 
 def channel_statistics(pixels: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -17,9 +17,10 @@ from longtailed.data import (
     split_holdout,
     split_meta,
 )
+from longtailed.data.given import Given, check_given
 from longtailed.data.groups import describe_groups, single_group_classes
 from longtailed.data.settings import REST, Data
-from longtailed.data.sources.names import canonical_split, match_classes, quoted
+from longtailed.data.sources.names import canonical_split, choose_split, match_classes, quoted
 from longtailed.data.unlabelled import load_unlabelled
 from longtailed.errors import LongTailedError
 
@@ -34,13 +35,16 @@ FULL_SCAN = 20_000  # images that are all decoded once before training, to find 
 _log = logging.getLogger(__name__)
 
 
-def load_splits(data: Data, scan: bool = True) -> tuple[dict[str, ImageSet], dict[str, Any]]:
+def load_splits(
+    data: Data, scan: bool = True, given: Given | None = None
+) -> tuple[dict[str, ImageSet], dict[str, Any]]:
     """Return the sets "train", "test" and, where wanted, "meta" and "holdout", and how they arose.
 
     The held-out part is the source's "val" split if figures are on another one, else a part of
     train set aside before subsampling. A source with one split only gives a fifth of each class
     for testing. Whatever is cut from a source with groups keeps them whole. Without `scan`, damaged
-    images are not looked for (unless they are to be skipped).
+    images are not looked for (unless they are to be skipped). `given` are the source's splits, if
+    they were given in Python.
 
     Raises `LongTailedError` for every kind of bad data in one sentence.
     """
@@ -48,7 +52,7 @@ def load_splits(data: Data, scan: bool = True) -> tuple[dict[str, ImageSet], dic
     if holdout is None:
         holdout = HOLDOUT_IMAGES if subsampled else HOLDOUT_SHARE
     meta_from_val = data.meta_per_class is not None and data.meta_source == "val"
-    loaded, evaluated, matched = _load_all(data, bool(holdout) or meta_from_val, scan)
+    loaded, evaluated, matched = _load_all(data, bool(holdout) or meta_from_val, scan, given)
     train, sets = loaded["train"], {}
     notes: dict[str, Any] = {
         "eval_split": evaluated or BY_US,
@@ -121,7 +125,7 @@ def _tested_on(evaluated: str | None, train: ImageSet) -> str:
 def _group_notes(data: Data, train: ImageSet) -> dict[str, Any]:
     if train.groups is None:
         return {}
-    by = data.split_by if data.split_by is not None else data.split_by_pattern
+    by = data.split_by or data.split_by_pattern or "the groups of the given images"
     return {"groups": {"by": by, **describe_groups(train)}}
 
 
@@ -171,10 +175,11 @@ def _set_meta_aside(
 
 
 def _load_all(
-    data: Data, want_holdout: bool, scan: bool
+    data: Data, want_holdout: bool, scan: bool, given: Given | None
 ) -> tuple[dict[str, ImageSet], str | None, list[str]]:
     """Return the splits that a run needs, which one its figures are on, and what was matched."""
-    existing = existing_splits(data)
+    check_given(data, given)
+    existing = existing_splits(data) if given is None else tuple(given)
     evaluated = data.eval_split or next((s for s in ("test", "val") if s in existing), None)
     evaluated = evaluated and (canonical_split(evaluated) or evaluated)
     if evaluated == "train":
@@ -182,7 +187,7 @@ def _load_all(
     names = dict.fromkeys(["train", *([evaluated] if evaluated else [])])
     if want_holdout and "val" in existing:
         names["val"] = None
-    loaded = {name: _load(data, name, scan) for name in names}
+    loaded = {name: _load(data, name, scan, given) for name in names}
     return loaded, evaluated, _match_splits(loaded)
 
 
@@ -195,6 +200,7 @@ def load_whole(
     recipe's data section: all that there are for opening another source, changes for its own.
     """
     data = opened_with(data, source, options or {})
+    check_given(data, None)
     existing = existing_splits(data)
     chosen = split or next((s for s in ("test", "val") if s in existing), None)
     if chosen is not None:
@@ -223,11 +229,21 @@ def _given(data: Data, *names: str) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _load(data: Data, split: str, scan: bool = True) -> ImageSet:
+def _load(data: Data, split: str, scan: bool = True, given: Given | None = None) -> ImageSet:
+    """Return a split of the recipe's source, or of what was given, without damaged images."""
+    imageset = _open(data, split) if given is None else choose_split("the data", given, split)
+    if not scan and data.on_bad_image == "error":
+        return imageset
+    # Decoding all of a large set takes minutes, so there a damaged file shows up when it is used.
+    full = data.on_bad_image == "skip" or len(imageset) <= FULL_SCAN
+    return scan_images(imageset, data.on_bad_image, full=full)
+
+
+def _open(data: Data, split: str) -> ImageSet:
     options = _given(data, *_COLUMNS, "root", "class_names", "val_list", "test_list")
     if split == "train" or (split == "val" and data.meta_source == "val"):  # these are divided
         options |= _given(data, "split_by", "split_by_pattern")
-    imageset = load_imageset(
+    return load_imageset(
         data.source,
         split,
         download=data.download,
@@ -235,11 +251,6 @@ def _load(data: Data, split: str, scan: bool = True) -> ImageSet:
         exif=data.exif,
         **options,
     )
-    if not scan and data.on_bad_image == "error":
-        return imageset
-    # Decoding all of a large set takes minutes, so there a damaged file shows up when it is used.
-    full = data.on_bad_image == "skip" or len(imageset) <= FULL_SCAN
-    return scan_images(imageset, data.on_bad_image, full=full)
 
 
 def check_train_classes(train: ImageSet) -> None:

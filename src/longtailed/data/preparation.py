@@ -21,6 +21,7 @@ from longtailed.data.default_views import (
     normalization,
     worker_count,
 )
+from longtailed.data.given import Given
 from longtailed.data.imageset import ImageSet
 from longtailed.data.loading import BY_US, FULL_SCAN, load_splits
 from longtailed.data.near_duplicates import count_near_duplicates
@@ -38,9 +39,9 @@ class Opened(NamedTuple):
     notes: dict[str, Any]
 
 
-def open_data(data: Data, scan: bool = True) -> Opened:
+def open_data(data: Data, scan: bool = True, given: Given | None = None) -> Opened:
     """Return the image sets of a recipe's data section; see `load_splits`."""
-    sets, notes = load_splits(data, scan)
+    sets, notes = load_splits(data, scan, given)
     if data.similar.fraction:
         sets["train"], notes["similar"] = with_similar_samples(
             sets["train"], data.similar, data.subset_seed

@@ -4,20 +4,33 @@ A sampler is a function of (seed, epoch): any epoch can be asked for without rep
 ones. All processes make the same sequence for the whole epoch and take every `world_size`-th
 entry, so together they draw what one process would draw, and each has equally many. Streams that
 must draw independently need different seeds.
+
+A sampler of `make_sampler` also goes into any `DataLoader`:
+
+>>> from torch.utils.data import DataLoader
+>>> from longtailed.data import load_imageset
+>>> digits = load_imageset("digits")
+>>> sampler = make_sampler("class-balanced", digits.labels, digits.num_classes)
+>>> loader = DataLoader(digits, batch_size=32, sampler=sampler)
+>>> for epoch in range(2):
+...     sampler.set_epoch(epoch)
+...     images, labels = next(iter(loader))
+>>> images.shape
+torch.Size([32, 3, 8, 8])
 """
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from itertools import islice
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import AfterValidator
+from torch import distributed
+from torch.utils.data import DistributedSampler
 
 from longtailed.data.class_probabilities import class_probabilities
 from longtailed.data.imageset import IntArray
@@ -29,35 +42,42 @@ __all__ = [
     "ClassProbabilitySampler",
     "EpochSampler",
     "InstanceSampler",
-    "Sampler",
     "SamplerName",
-    "class_aware_sequence",
     "class_probabilities",
     "make_sampler",
 ]
 
 
-class Sampler(Protocol):
-    """What decides which images an epoch draws, and in which order."""
+def _process_rank() -> int:
+    return distributed.get_rank() if _several_processes() else 0
 
-    def __len__(self) -> int:
-        """Return how many positions `indices` returns."""
 
-    def indices(self, epoch: int, epochs: int) -> IntArray:
-        """Return this process's positions in `epoch` (of `epochs`, from 0), int64."""
+def _process_count() -> int:
+    return distributed.get_world_size() if _several_processes() else 1
+
+
+def _several_processes() -> bool:
+    return distributed.is_available() and distributed.is_initialized()
 
 
 @dataclass(eq=False, repr=False)
-class EpochSampler:
+class EpochSampler(DistributedSampler[int]):
     """What all samplers share: the images by class, the length of an epoch, and the ranks.
+
+    Iterating yields this process's positions in the epoch that `set_epoch` named last (first: 0).
+    It is a `DistributedSampler`, which shares an epoch among the processes by itself, so that
+    Lightning and Fabric do not divide its share a second time.
 
     Args:
         labels: class of each image, int [N].
         num_classes: C.
         seed: not negative; with the epoch it decides every draw.
-        rank, world_size: which of how many processes this is. Each gets `length // world_size`
+        rank, world_size: which of how many processes this is; default: what `torch.distributed`
+            says if it is initialised, else 0 of 1. Each process gets `length // world_size`
             positions, but at least one; a remainder is left out of the epoch.
         length: draws per epoch over all processes; default N.
+        epochs: how many epochs the training has. Only the "progressive" sampler depends on it, and
+            only when it is iterated over: `indices` is told.
 
     Raises `LongTailedError` if there are no images, a label is not in 0..C-1, or another number is
     out of range.
@@ -65,10 +85,12 @@ class EpochSampler:
 
     labels: IntArray
     num_classes: int
-    seed: int
-    rank: int = 0
-    world_size: int = 1
+    seed: int = 0
+    rank: int = field(default_factory=_process_rank)
+    world_size: int = field(default_factory=_process_count)
     length: int | None = None
+    epochs: int | None = field(default=None, kw_only=True)
+    epoch: int = field(default=0, init=False)
     class_counts: IntArray = field(init=False)
 
     def __post_init__(self) -> None:
@@ -92,6 +114,10 @@ class EpochSampler:
     def __len__(self) -> int:
         """Return how many positions `indices` returns."""
         return self._draws // self.world_size
+
+    def __iter__(self) -> Iterator[int]:
+        """Yield this process's positions in the current epoch; see `set_epoch`."""
+        return iter(self.indices(self.epoch, self.epochs or 1).tolist())
 
     @property
     def _draws(self) -> int:
@@ -150,6 +176,15 @@ class ClassProbabilitySampler(EpochSampler):
 
     kind: str = field(default="class-balanced", kw_only=True)
     beta: float = field(default=0.9999, kw_only=True)
+
+    def __iter__(self) -> Iterator[int]:
+        """Yield this process's positions in the current epoch; see `set_epoch`."""
+        if self.kind == "progressive" and self.epochs is None:
+            raise LongTailedError(
+                "the progressive sampler goes from instance to class-balanced over the whole "
+                "training; give it epochs, the number of epochs."
+            )
+        return super().__iter__()
 
     def draw(
         self, draws: int, generator: np.random.RandomState, epoch: int, epochs: int
@@ -219,35 +254,7 @@ class ClassAwareSampler(EpochSampler):
         return drawn
 
 
-def class_aware_sequence(
-    labels: Sequence[int] | IntArray,
-    num_classes: int,
-    length: int,
-    samples_per_class: int,
-    generator: random.Random,
-) -> IntArray:
-    """Return `length` positions in the very order of the public class-aware sampler, int64.
-
-    The same rule as `ClassAwareSampler`, one draw after another from Python's generator, which it
-    shuffles with at the start of each cycle (arXiv 1910.09217). For comparisons with published
-    code: it is slow, and later epochs are the continuation of the sequence.
-    """
-    by_class: list[list[int]] = [[] for _ in range(num_classes)]
-    for position, label in enumerate(np.asarray(labels).tolist()):
-        by_class[label].append(position)
-    images = [_shuffled_cycle(positions, generator) for positions in by_class]
-    classes = _shuffled_cycle([c for c in range(num_classes) if by_class[c]], generator)
-    draws = (next(images[c]) for c in classes for _ in range(samples_per_class))
-    return np.fromiter(islice(draws, length), dtype=np.int64, count=length)
-
-
-def _shuffled_cycle(items: list[int], generator: random.Random) -> Iterator[int]:
-    while True:
-        generator.shuffle(items)
-        yield from items
-
-
-SAMPLERS: dict[str, Callable[..., Sampler]] = {
+SAMPLERS: dict[str, Callable[..., EpochSampler]] = {
     "instance": InstanceSampler,
     "class-aware": ClassAwareSampler,
     **{
@@ -275,18 +282,20 @@ def make_sampler(
     kind: str,
     labels: npt.ArrayLike,
     num_classes: int,
-    seed: int,
-    rank: int = 0,
-    world_size: int = 1,
+    seed: int = 0,
+    rank: int | None = None,
+    world_size: int | None = None,
     length: int | None = None,
     **options: Any,
-) -> Sampler:
-    """Return the sampler of the given kind, a key of `SAMPLERS`.
+) -> EpochSampler:
+    """Return the sampler of the given kind, a key of `SAMPLERS`; for a `DataLoader`, or by epoch.
 
-    The arguments are those of `EpochSampler`; `options` are the kind's own (`beta`,
+    The arguments are those of `EpochSampler`; `options` are `epochs` and the kind's own (`beta`,
     `samples_per_class`). Raises `LongTailedError` for an unknown kind or bad arguments.
 
     >>> len(make_sampler("class-balanced", [0, 0, 0, 1], num_classes=2, seed=0))
     4
     """
-    return SAMPLERS[_known(kind)](labels, num_classes, seed, rank, world_size, length, **options)
+    given = {"rank": rank, "world_size": world_size}
+    options |= {name: value for name, value in given.items() if value is not None}
+    return SAMPLERS[_known(kind)](labels, num_classes, seed, length=length, **options)

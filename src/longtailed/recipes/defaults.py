@@ -47,9 +47,10 @@ def compose(
     settings = FINE_TUNING if fine_tuning else FROM_SCRATCH
     path = Path(source)
     stem = (path.stem if path.suffix in FILE_SUFFIXES else path.name) or "data"
+    shown = network.rpartition("://")[2].replace("/", "_").replace(":", "_")
     ratio = "" if imbalance is None else f"-{imbalance:g}"
     recipe = Recipe(
-        name=f"{stem}{ratio}-{method}-{network.replace('/', '_').replace(':', '_')}",
+        name=f"{stem}{ratio}-{method}-{shown}",
         network=NetworkSpec(name=network),
         stages=(Stage(method=method, **settings),),
     )

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from torch import nn
 
 from longtailed.data import ImageSet
+from longtailed.data.given import Given
 from longtailed.data.image_record import (
     Verify,
     changes,
@@ -24,6 +26,7 @@ from longtailed.data.image_record import (
 )
 from longtailed.data.preparation import Opened
 from longtailed.errors import LongTailedError
+from longtailed.nn.given import module_digest
 from longtailed.recipes import Recipe, load_recipe
 from longtailed.report.run_directory import RunDirectory
 from longtailed.runs.prepare import open_images
@@ -89,8 +92,12 @@ def begun_precision(directory: Path, recipe: Recipe) -> str:
     return str(run.manifest.get("precision", recipe.precision))
 
 
-def record_run(directory: Path, recipe: Recipe, opened: Opened) -> tuple[pa.Table, dict[str, Any]]:
+def record_run(
+    directory: Path, recipe: Recipe, opened: Opened, module: nn.Module | None = None
+) -> tuple[pa.Table, dict[str, Any]]:
     """Return the record of a run's images and what the manifest says of its files.
+
+    A `module` that was given as the network is known by its initial weights.
 
     Raises `LongTailedError`, saying what has changed, if the directory holds a finished or begun
     run on other images or from other initial weights.
@@ -98,11 +105,13 @@ def record_run(directory: Path, recipe: Recipe, opened: Opened) -> tuple[pa.Tabl
     begun = any((directory / name).exists() for name in ("checkpoint.pt", "results.json"))
     before = read_record(directory / RECORD) if begun else None
     record = record_images(opened.sets, before, recipe.data.verify)
-    files = {
+    files: dict[str, Any] = {
         "class_names": list(opened.sets["train"].class_names),
         "sha256": {name: fingerprint(images_of(record, name)) for name in opened.sets},
         "initial_weights": _initial_weights(recipe),
     }
+    if module is not None:
+        files["initial_weights"]["network"] = module_digest(module)
     if before is not None:
         held = RunDirectory(directory).manifest
         changed = changes(before, record)
@@ -118,9 +127,11 @@ def record_run(directory: Path, recipe: Recipe, opened: Opened) -> tuple[pa.Tabl
     return record, files
 
 
-def check_unchanged(directory: Path, recipe: Recipe) -> None:
+def check_unchanged(
+    directory: Path, recipe: Recipe, given: Given | None = None, module: nn.Module | None = None
+) -> None:
     """Raise `LongTailedError`, saying what has changed, unless a run's data is what it was."""
-    record_run(directory, recipe, open_images(recipe, scan=False))
+    record_run(directory, recipe, open_images(recipe, scan=False, given=given), module)
 
 
 def changes_since(

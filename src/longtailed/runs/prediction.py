@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
 from longtailed.data import ImageFiles, ImageSet, OnBadImage, scan_images
 from longtailed.data.sources.finding import ImageFinder, left_out_reasons
@@ -36,15 +37,17 @@ def predict(
     weights: str = LAST,
     device: str = "auto",
     on_bad_image: OnBadImage = "error",
+    network: nn.Module | None = None,
 ) -> Iterator[Prediction]:
     """Yield a finished run's predictions for image files and folders of them, in order.
 
-    Images are resized and cropped as the run's test images were.
+    Images are resized and cropped as the run's test images were. `network` is the module, where
+    the run's network was given as one.
     Raises `LongTailedError` if there is no image, or one cannot be read.
     """
     if top < 1:
         raise LongTailedError(f"top must be at least 1, not {top}.")
-    recipe, method, manifest = restore(directory, weights)
+    recipe, method, manifest = restore(directory, weights, network)
     paths = find_images([images] if isinstance(images, Path | str) else images)
     names = tuple(manifest["class_names"])
     store = ImageFiles(Path(), [str(path) for path in paths])

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from longtailed.data import Splits
+from longtailed.data.given import Given
 from longtailed.data.loading import META_IMAGES
 from longtailed.data.preparation import Opened, open_data, prepare_data
 from longtailed.data.settings import Data
@@ -22,9 +23,9 @@ def with_meta(recipe: Recipe) -> Data:
     return recipe.data
 
 
-def open_images(recipe: Recipe, scan: bool = True) -> Opened:
+def open_images(recipe: Recipe, scan: bool = True, given: Given | None = None) -> Opened:
     """Return the image sets of a recipe; see `load_splits`."""
-    return open_data(with_meta(recipe), scan)
+    return open_data(with_meta(recipe), scan, given)
 
 
 def prepare(

@@ -12,12 +12,17 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
+from torch import nn
+from torch.utils.data import Dataset
 
+from longtailed.data import ImageSet
+from longtailed.data.given import given_sets, source_of
 from longtailed.data.splits import Splits
 from longtailed.data.streams import step_seed
 from longtailed.errors import LongTailedError
 from longtailed.methods import Method, method_class, never_begun
-from longtailed.nn import Network, build_network
+from longtailed.nn import Network
+from longtailed.nn.given import name_of
 from longtailed.recipes import Recipe, compose, named_recipe, override
 from longtailed.report import write_report
 from longtailed.report.run_directory import LAST, RunDirectory
@@ -31,7 +36,7 @@ from longtailed.runs.directory import (
     seen_before,
 )
 from longtailed.runs.prepare import open_images, prepare
-from longtailed.runs.stages import build_stage, check_stages, start_from
+from longtailed.runs.stages import build_stage, check_stages, recipe_network, start_from
 from longtailed.training.checkpoint import load_training_state, save_weights, write_json
 from longtailed.training.engine import make_fabric
 from longtailed.training.evaluation import evaluate_split
@@ -98,9 +103,9 @@ def as_recipe(
 def train(
     recipe: Recipe | str | None = None,
     *,
-    data: str | Path | None = None,
+    data: str | Path | ImageSet | Dataset[Any] | Mapping[str, Any] | None = None,
     method: str | None = None,
-    network: str | None = None,
+    network: str | nn.Module | None = None,
     imbalance: float | None = None,
     overrides: Sequence[str] | Mapping[str, Any] = (),
     out: str | Path | None = None,
@@ -113,9 +118,11 @@ def train(
     """Return the finished run of a recipe, trained, evaluated and reported in one directory.
 
     Called again with the same arguments it goes on where it was interrupted, or returns the
-    finished run, unless its images are others by now; then it says what has changed. `out` is the
-    directory (default: runs/<recipe's name>-<hash>). Without `report` no HTML page is written,
-    which saves a second.
+    finished run, unless its images are others by now; then it says what has changed. `data` is the
+    name or path of a source, an `ImageSet`, a torch or Hugging Face data set (as for
+    `ImageSet.from_dataset`), or a mapping of such sets by split (train, val, test); images that
+    are given so are known by their content. `out` is the directory (default:
+    runs/<recipe's name>-<hash>). Without `report` no HTML page is written, which saves a second.
 
     >>> from longtailed import train
     >>> run = train(data="digits", method="ldam-drw", network="resnet20",
@@ -124,14 +131,24 @@ def train(
     Raises `LongTailedError` for anything wrong with the recipe, data or directory, and
     `Interrupted` when Ctrl-C or SIGTERM stopped it after saving.
     """
+    given = None
+    if data is not None and not isinstance(data, str | Path):
+        given = given_sets(data)
+        data = source_of(given)
+    module = network if isinstance(network, nn.Module) else None
     chosen = as_recipe(
-        recipe, data=data, method=method, network=network, imbalance=imbalance, overrides=overrides
+        recipe,
+        data=data,
+        method=method,
+        network=name_of(network) if isinstance(network, nn.Module) else network,
+        imbalance=imbalance,
+        overrides=overrides,
     )
     directory = Path(out) if out else default_directory(chosen)
     check_directory(directory, chosen)
     run = RunDirectory(directory)
     if run.is_finished:
-        check_unchanged(directory, chosen)
+        check_unchanged(directory, chosen, given, module)
         if progress:
             _log.info("%s is finished: nothing is trained, these are its figures.", directory)
         finished = FinishedRun(directory, chosen, run.results)
@@ -141,13 +158,13 @@ def train(
     idle = any(method_class(stage.method).idle_parameters for stage in chosen.stages)
     precision = begun_precision(directory, chosen)
     fabric = make_fabric(device, devices, precision, idle_parameters=idle)
-    opened = open_images(chosen)
+    opened = open_images(chosen, given=given)
     if fabric.is_global_zero:
-        record, files = record_run(directory, chosen, opened)
+        record, files = record_run(directory, chosen, opened, module)
         files["seen_by_initial_weights"] = seen_before(chosen, record)
     splits, manifest = prepare(chosen, fabric.device, opened, leaks=fabric.is_global_zero)
     del opened  # the bytes of images that are decoded by now
-    network_ = initial_network(chosen, splits)
+    network_ = initial_network(chosen, splits, module)
     manifest["init_from"] = start_from(chosen, network_, splits)
     manifest["weights"] = getattr(network_.backbone, "loaded", None)
     manifest |= {"mean": list(splits.mean), "std": list(splits.std)}
@@ -172,23 +189,23 @@ def train(
     return FinishedRun(directory, chosen, written)
 
 
-def initial_network(recipe: Recipe, splits: Splits) -> Network:
+def initial_network(recipe: Recipe, splits: Splits, module: nn.Module | None = None) -> Network:
     """Return the recipe's network as training finds it; its weights depend on the seed alone.
 
     Images are normalised as pretrained weights, or those of a file (`weights`), are used to, unless
-    the recipe says how.
+    the recipe says how. `module` is the network, if it was given in Python.
     """
     spec, train = recipe.network, splits.sets["train"]
     image = next(splits.scan("train", batch_size=2)).images[0].cpu()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(step_seed(recipe.seed, "network"))
         try:
-            network = build_network(
-                spec.name,
+            network = recipe_network(
+                recipe,
                 train.num_classes,
-                head=recipe.head,
+                image.shape[-1],
+                module,
                 pretrained=spec.pretrained,
-                image_size=image.shape[-1],
                 **spec.options,
             )
         except (TypeError, ValueError, RuntimeError, AssertionError) as error:

@@ -8,47 +8,47 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.data import Dataset
 
 from longtailed.data import ImageSet, Splits, parse_view
 from longtailed.data.default_views import worker_count
+from longtailed.data.given import decode_small_images
 from longtailed.data.image_record import record_images, shared_images
 from longtailed.data.loading import existing_splits, load_whole, opened_with
 from longtailed.data.sources.names import match_classes
 from longtailed.errors import LongTailedError
 from longtailed.methods import Method, build_method
 from longtailed.metrics.shots import Grouping
-from longtailed.nn import build_network
 from longtailed.recipes import Recipe
 from longtailed.report.run_directory import LAST, RunDirectory
 from longtailed.runs.directory import RECORD, changes_since, learnt_images, read_recipe
 from longtailed.runs.prepare import open_images
+from longtailed.runs.stages import recipe_network
 from longtailed.training.checkpoint import check_finite, load_weights
 from longtailed.training.engine import make_fabric
 from longtailed.training.evaluation import Evaluation, evaluate_split
 
 
-def restore(directory: Path | str, weights: str = LAST) -> tuple[Recipe, Method, dict[str, Any]]:
+def restore(
+    directory: Path | str, weights: str = LAST, network: nn.Module | None = None
+) -> tuple[Recipe, Method, dict[str, Any]]:
     """Return a finished run's recipe, its trained method in eval mode, and its manifest.
 
-    `weights` is "last", "holdout-chosen" or "best-test". Raises `LongTailedError` if the
+    `weights` is "last", "holdout-chosen" or "best-test". `network` is the module, where the run's
+    network was given as one; a copy of it gets the trained weights. Raises `LongTailedError` if the
     directory holds no such weights, or if they are not finite.
     """
     run = RunDirectory(directory)
     recipe, manifest, path = read_recipe(run.path), run.manifest, run.weights(weights)
     spec, stage = recipe.network, recipe.stages[-1]
     options = {key: value for key, value in spec.options.items() if key != "weights"}
-    network = build_network(
-        spec.name,
-        len(manifest["class_names"]),
-        head=recipe.head,
-        image_size=manifest["network_input"],
-        **options,
-    )
+    classes, size = len(manifest["class_names"]), manifest["network_input"]
+    built = recipe_network(recipe, classes, size, network, **options)
     for kind in recipe.heads:
-        network.use_head(kind)
+        built.use_head(kind)
     counts = manifest["splits"]["train"]["counts"]
-    method = build_method(stage.method, network, counts, **stage.options)
+    method = build_method(stage.method, built, counts, **stage.options)
     load_weights(path, method, method.saved_prefixes)
     check_finite(method, str(path))
     return recipe, method.eval(), manifest
@@ -57,15 +57,19 @@ def restore(directory: Path | str, weights: str = LAST) -> tuple[Recipe, Method,
 def evaluate(
     directory: Path | str,
     *,
-    data: str | None = None,
+    data: str | Path | ImageSet | Dataset[Any] | None = None,
     split: str | None = None,
     weights: str = LAST,
     device: str = "auto",
     groups: Grouping | None = None,
+    network: nn.Module | None = None,
     **data_options: Any,
 ) -> Evaluation:
     """Return the evaluation of a finished run on its own test split, or on other images.
 
+    `data` is the name or path of a source, an `ImageSet`, or a torch or Hugging Face data set (as
+    for `ImageSet.from_dataset`). A run whose images were given in Python needs it, and one whose
+    network was given as a module needs `network`, that module.
     The classes of other data (or another split) must be among those that the run was trained on;
     they are matched by name. It is taken whole, from its test split, else its val split, else all
     of it. Images are resized and cropped as the run's test images were. `groups` says how classes
@@ -76,7 +80,7 @@ def evaluate(
     Raises `LongTailedError` for a class that the run does not know, for weights that are not
     finite, and if the run's own images have changed.
     """
-    recipe, method, manifest = restore(directory, weights)
+    recipe, method, manifest = restore(directory, weights, network)
     imageset, tested_on = evaluation_images(
         Path(directory), recipe, manifest, data, split, data_options
     )
@@ -98,7 +102,7 @@ def evaluation_images(
     directory: Path,
     recipe: Recipe,
     manifest: dict[str, Any],
-    data: str | None,
+    data: str | Path | ImageSet | Dataset[Any] | None,
     split: str | None,
     data_options: dict[str, Any],
 ) -> tuple[ImageSet, str]:
@@ -106,11 +110,19 @@ def evaluation_images(
 
     With them comes what they are, in words that can stand beside figures.
     """
-    imageset, tested_on = None, own_test(manifest)
-    if split is None:
-        imageset = _own_test_images(directory, recipe, data, data_options)
-    if imageset is None:
-        imageset = load_whole(recipe.data, data, split, data_options)
+    if isinstance(data, str | Path | None):
+        source = None if data is None else str(data)
+        own = None if split else _own_test_images(directory, recipe, source, data_options)
+        imageset = load_whole(recipe.data, source, split, data_options) if own is None else own
+    else:
+        if split is not None or any(value is not None for value in data_options.values()):
+            raise LongTailedError("split and options for opening a source do not go with images.")
+        imageset = decode_small_images(ImageSet.from_dataset(data))
+        recorded = (directory / RECORD).exists()
+        same = recorded and changes_since(directory, {"test": imageset}, ["test"]) is None
+        own = imageset if same else None
+    tested_on = own_test(manifest)
+    if own is None:
         tested_on = f"all of {imageset.name}"
         _warn_of_training_images(imageset, directory)
     imageset, note = match_classes(

@@ -10,15 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
+from longtailed.data.decoding import decode_rgb, is_image_file
 from longtailed.data.imageset import EncodedImages, ImageSet
-from longtailed.data.sources.decoding import decode_rgb
-from longtailed.data.sources.files import (
-    EncodedColumn,
-    ImageFiles,
-    is_image_file,
-    map_threads,
-    scan_images,
-)
+from longtailed.data.sources.files import map_threads, scan_images
+from longtailed.data.stores import EncodedColumn, ImageFiles
 from longtailed.errors import LongTailedError
 
 

@@ -13,13 +13,13 @@ import torch
 from torchvision import datasets
 
 from longtailed.data import ImageSet
+from longtailed.data.class_names import sort_class_names
 from longtailed.data.sources import SOURCES, available_splits, load_imageset
 from longtailed.data.sources.names import (
     canonical_split,
     find_split_word,
     match_classes,
     read_class_names,
-    sort_class_names,
 )
 from longtailed.errors import LongTailedError
 

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from longtailed.data.sources import available_splits, load_imageset
-from longtailed.data.sources.files import EncodedColumn
+from longtailed.data.stores import EncodedColumn
 from longtailed.errors import LongTailedError
 
 

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from longtailed.data.decoding import Exif
 from longtailed.data.imageset import ImageSet
 from longtailed.data.sources.cifar import CIFAR_SPLITS, load_cifar
 from longtailed.data.sources.columns import ChosenColumns
-from longtailed.data.sources.decoding import Exif
 from longtailed.data.sources.digits import DIGITS_SPLITS, load_digits
-from longtailed.data.sources.files import EncodedStore, OnBadImage, check_on_bad_image, scan_images
+from longtailed.data.sources.files import OnBadImage, check_on_bad_image, scan_images
 from longtailed.data.sources.finding import ImageFinder, holds_images, left_out_reasons
 from longtailed.data.sources.folder import load_folder
 from longtailed.data.sources.grouping import group_by_name
@@ -22,6 +22,7 @@ from longtailed.data.sources.names import order_splits
 from longtailed.data.sources.parquet import load_parquet, parquet_rows
 from longtailed.data.sources.shards import holds_parquet
 from longtailed.data.sources.table_layout import is_list_file
+from longtailed.data.stores import EncodedStore
 from longtailed.errors import LongTailedError, unknown_name
 
 __all__ = ["SOURCES", "available_splits", "load_imageset"]

@@ -18,8 +18,9 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from longtailed.data.sources.decoding import Exif, decode_rgb, has_image_suffix
-from longtailed.data.sources.files import EncodedColumn, encoded_bytes, map_threads
+from longtailed.data.decoding import Exif, decode_rgb, has_image_suffix
+from longtailed.data.sources.files import map_threads
+from longtailed.data.stores import EncodedColumn, encoded_bytes
 from longtailed.errors import LongTailedError
 
 MEMORY_SIDE = 64  # images of one size, at most this many pixels a side, are decoded when opened

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
-from longtailed.data.sources.decoding import is_image_file
+from longtailed.data.decoding import is_image_file
 from longtailed.errors import LongTailedError
 
 # What file managers, archives and network disks leave behind, in lower case.

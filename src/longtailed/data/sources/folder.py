@@ -8,17 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
+from longtailed.data.class_names import sort_class_names
 from longtailed.data.imageset import ImageSet
-from longtailed.data.sources.files import ImageFiles
 from longtailed.data.sources.finding import LINK, ImageFinder, left_out_reasons
 from longtailed.data.sources.layout import read_folder_layout
-from longtailed.data.sources.names import (
-    ClassNames,
-    choose_split,
-    quoted,
-    read_class_names,
-    sort_class_names,
-)
+from longtailed.data.sources.names import ClassNames, choose_split, quoted, read_class_names
+from longtailed.data.stores import ImageFiles
 from longtailed.errors import LongTailedError
 
 

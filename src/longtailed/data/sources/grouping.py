@@ -9,7 +9,7 @@ from pathlib import PurePath
 import numpy as np
 
 from longtailed.data.imageset import ImageSet
-from longtailed.data.sources.files import ImageFiles
+from longtailed.data.stores import ImageFiles
 from longtailed.errors import LongTailedError
 
 

@@ -13,13 +13,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from longtailed.data.class_names import is_whole, sort_class_names
 from longtailed.data.imageset import IntArray
 from longtailed.data.sources.columns import CellError
-from longtailed.data.sources.names import (
-    is_whole,
-    quoted,
-    sort_class_names,
-)
+from longtailed.data.sources.names import quoted
 from longtailed.errors import LongTailedError
 
 _WHOLE_FLOAT = re.compile(r"([0-9]+)\.0+")

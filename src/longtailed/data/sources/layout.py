@@ -5,14 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from longtailed.data.class_names import sort_class_names
 from longtailed.data.sources.finding import IMAGE_BESIDE, LINK, ImageFinder, holds_images
-from longtailed.data.sources.names import (
-    canonical_split,
-    find_split_word,
-    order_splits,
-    quoted,
-    sort_class_names,
-)
+from longtailed.data.sources.names import canonical_split, find_split_word, order_splits, quoted
 from longtailed.errors import LongTailedError
 
 _NO_CLASS = {"all", "data", "image", "images", "img", "imgs", "photos", "unknown", "unlabeled"}

@@ -10,7 +10,6 @@ import numpy as np
 
 from longtailed.data.imageset import ImageSet, IntArray
 from longtailed.data.sources.columns import CellError, ChosenColumns
-from longtailed.data.sources.files import ImageFiles
 from longtailed.data.sources.labels import label_notes, name_classes, number_labels
 from longtailed.data.sources.listing import Listing, read_column, read_listing
 from longtailed.data.sources.names import (
@@ -23,6 +22,7 @@ from longtailed.data.sources.names import (
 )
 from longtailed.data.sources.paths import locate_images
 from longtailed.data.sources.table_layout import read_layout
+from longtailed.data.stores import ImageFiles
 from longtailed.errors import LongTailedError
 
 

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from longtailed.data.class_names import is_whole
 from longtailed.data.imageset import ImageSet
 from longtailed.errors import LongTailedError
 
@@ -24,7 +25,6 @@ _SPELLINGS = "|".join(word for words in SPLIT_SPELLINGS.values() for word in wor
 _SPLIT_WORD = re.compile(  # alone, or in 'trainset' and 'TestImages'
     rf"(?<![a-z])({_SPELLINGS})(?=(?:set|data|imgs|images)?(?![a-z]))", re.IGNORECASE
 )
-_MOST_DIGITS = 30  # of a number: identifiers have fewer
 _Value = TypeVar("_Value")
 
 
@@ -38,19 +38,6 @@ def find_split_word(text: str) -> re.Match[str] | None:
     """Return the last word of `text` that names a split ('test' in 'Places_LT_test'), if any."""
     matches = list(_SPLIT_WORD.finditer(text))
     return matches[-1] if matches else None
-
-
-def sort_class_names(names: Iterable[str]) -> list[str]:
-    """Return class names in the order of their labels: numbers by value, then words by letters.
-
-    Sorted as words, '10' would come before '2', and a list of names in numeric order would give
-    eleven classes the name of another.
-    """
-
-    def key(name: str) -> tuple[bool, int, str]:
-        return not is_whole(name), int(name) if is_whole(name) else 0, name
-
-    return sorted(names, key=key)
 
 
 def order_splits(splits: Iterable[str]) -> tuple[str, ...]:
@@ -149,11 +136,6 @@ def _difference(
 def bare_numbers(names: Sequence[str]) -> bool:
     """Return whether all class names are numbers, as classes that nothing names are called."""
     return all(map(is_whole, names))
-
-
-def is_whole(text: str) -> bool:
-    """Return whether a text is a whole number from 0 on, with or without leading zeros."""
-    return text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS
 
 
 def quoted(names: Iterable[object], most: int = 5) -> str:

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+from longtailed.data.decoding import Exif
 from longtailed.data.imageset import ImageSet, IntArray
 from longtailed.data.sources.columns import (
     IMAGE_COLUMNS,
@@ -22,14 +23,9 @@ from longtailed.data.sources.columns import (
     plain_name,
     read_splits,
 )
-from longtailed.data.sources.decoding import Exif
 from longtailed.data.sources.encoded import decode_small, read_encoded, read_paths, readable
-from longtailed.data.sources.files import ImageFiles, OnBadImage, drop_bad_images
-from longtailed.data.sources.names import (
-    ClassNames,
-    choose_split,
-    quoted,
-)
+from longtailed.data.sources.files import OnBadImage, drop_bad_images
+from longtailed.data.sources.names import ClassNames, choose_split, quoted
 from longtailed.data.sources.parquet_labels import (
     Part,
     class_numbers,
@@ -39,6 +35,7 @@ from longtailed.data.sources.parquet_labels import (
 )
 from longtailed.data.sources.paths import locate_images
 from longtailed.data.sources.shards import parquet_splits
+from longtailed.data.stores import ImageFiles
 from longtailed.errors import LongTailedError, unknown_name
 
 SplitRows = dict[str, dict[Path, IntArray]]

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from longtailed.data.sources.decoding import has_image_suffix
+from longtailed.data.decoding import has_image_suffix
 from longtailed.errors import LongTailedError
 
 _ABSOLUTE = re.compile(r"/|[A-Za-z]:/")

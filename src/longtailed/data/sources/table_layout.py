@@ -12,6 +12,8 @@ from itertools import islice
 from pathlib import Path
 from typing import TextIO
 
+from longtailed.data.class_names import is_whole
+from longtailed.data.decoding import IMAGE_SUFFIXES, has_image_suffix
 from longtailed.data.sources.columns import (
     IMAGE_COLUMNS,
     LABEL_COLUMNS,
@@ -19,11 +21,7 @@ from longtailed.data.sources.columns import (
     ChosenColumns,
     find_column,
 )
-from longtailed.data.sources.decoding import IMAGE_SUFFIXES, has_image_suffix
-from longtailed.data.sources.names import (
-    is_whole,
-    quoted,
-)
+from longtailed.data.sources.names import quoted
 from longtailed.errors import LongTailedError, unknown_name
 
 _SEPARATORS = {".csv": ",;\t", ".tsv": "\t,;"}  # the first under which the first row has a meaning

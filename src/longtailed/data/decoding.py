@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from io import BytesIO
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -107,6 +107,57 @@ def _decode_with_pil(encoded: npt.NDArray[np.uint8], upright: bool) -> Tensor:
         raise ValueError("it is not an image in a known format") from None
     except Exception as error:  # PIL raises many types for damaged data
         raise ValueError(str(error) or type(error).__name__) from None
+    return _channels_first(pixels)
+
+
+def to_rgb(image: Any) -> Tensor:
+    """Return an image that is in memory as uint8 RGB [3, H, W].
+
+    It is a PIL image, taken as it stands, or a uint8 array or tensor: [H, W], or with 1, 3 or 4
+    channels (grey, RGB, RGB and transparency, which is dropped) first or last. If both the first
+    and the last axis can be the channels, they are the first of a tensor and the last of an array,
+    as in torchvision.
+
+    Raises `ValueError` with a short reason for anything else.
+    """
+    if isinstance(image, Image.Image):
+        return _channels_first(_rgb_pixels(image))
+    if not isinstance(image, Tensor | np.ndarray):
+        raise ValueError(
+            f"it is a {type(image).__name__}, and not a PIL image or a uint8 array or tensor"
+        )
+    kind = str(image.dtype).removeprefix("torch.")
+    if "float" in kind:
+        raise ValueError(
+            f"its pixels are {kind}; they must be uint8, 0 to 255, because augmentation and "
+            "normalisation come later: leave out ToTensor, ToDtype and Normalize (transform=None, "
+            "or PILToTensor)"
+        )
+    if kind != "uint8":
+        raise ValueError(f"its pixels are {kind}, not uint8")
+    pixels = (
+        image
+        if isinstance(image, Tensor)
+        else torch.from_numpy(np.require(image, requirements=["C", "W"]))
+    )
+    return _rgb_channels(pixels, first=isinstance(image, Tensor))
+
+
+def _rgb_channels(pixels: Tensor, first: bool) -> Tensor:
+    """Return uint8 pixels with three channels, first; `first` decides where both axes fit."""
+    if pixels.ndim == 2:
+        pixels, first = pixels[None], True
+    if pixels.ndim == 3:
+        fits = [pixels.shape[axis] in (1, 3, 4) for axis in (0, -1)]
+        if any(fits):
+            pixels = pixels if fits[0] and (first or not fits[1]) else pixels.permute(2, 0, 1)
+            return pixels[:3].expand(3, -1, -1).cpu().contiguous()
+    raise ValueError(
+        f"it has the shape {list(pixels.shape)}, and not [H, W] or one with 1, 3 or 4 channels"
+    )
+
+
+def _channels_first(pixels: npt.NDArray[np.uint8]) -> Tensor:
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
