@@ -1,4 +1,7 @@
-"""The commands: each is a thin layer over the Python interface."""
+"""The commands: each is a thin layer over the Python interface.
+
+A command imports what it runs in its body, so that `--help` needs neither torch nor NumPy.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,6 @@ from longtailed.cli.options import (
     WeightsOption,
 )
 from longtailed.errors import LongTailedError
-from longtailed.report.strict_json import to_json
 
 if TYPE_CHECKING:
     from longtailed.data import ImageSet
@@ -228,6 +230,7 @@ def data(
     )
     from longtailed.data.loading import check_train_classes
     from longtailed.data.sources.names import canonical_split
+    from longtailed.report.strict_json import to_json
 
     def load(
         name: str, split_by: str | None = None, split_by_pattern: str | None = None
@@ -290,6 +293,7 @@ def evaluate(
 ) -> None:
     """Evaluate a finished run on its test split or on other data; prints JSON."""
     from longtailed.cli.console import print_uncovered
+    from longtailed.report.strict_json import to_json
     from longtailed.runs import trained
 
     result = trained.evaluate(
