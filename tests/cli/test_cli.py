@@ -167,7 +167,7 @@ def test_several_seeds_keep_the_other_options(run, monkeypatch):
 
 
 def test_lists(run):
-    for what in ("methods", "networks", "sources", "recipes", "views", "samplers"):
+    for what in ("methods", "networks", "sources", "recipes", "views", "samplers", "keys"):
         code, printed, _ = run("list", what)
         assert code == 0, what
         assert len(printed.splitlines()) > 2, what
@@ -386,13 +386,33 @@ def test_a_description_reads_as_sentences_and_not_as_values_of_python(run, photo
     assert "across classes: 1; at least one label of each is wrong" in said
 
 
-def test_a_note_that_names_share_is_listed_once(run):
-    code, printed, _ = run("list", "recipes", "lt-ldam-drw")
+def test_recipes_are_a_table_of_80_columns_with_their_published_figures(run):
+    code, printed, _ = run("list", "recipes")
     assert code == 0
-    lines = printed.splitlines()
-    assert lines[0].startswith("cifar10-lt-ldam-drw ")
-    assert lines[1].startswith("cifar100-lt-ldam-drw ")
-    assert printed.count("LDAM with deferred re-weighting.") == 1
+    assert max(map(len, printed.splitlines())) <= 80
+    rows = [line.split() for line in printed.splitlines()]
+    assert ["cifar100-lt-ldam-drw", "cifar100", "100:1", "200", "42.04"] in rows
+    assert ["cifar10-lt-focal", "cifar10", "100:1", "200", "70.38~"] in rows
+    assert ["digits-rotation-ldam-drw-crt", "digits", "50:1", "30+60+20"] in rows
+
+
+def test_words_choose_among_the_names_of_a_list(run):
+    printed = run("list", "recipes", "CIFAR100", "ldam-drw", "rsg")[1]
+    assert "cifar100-lt-rsg-ldam-drw" in printed
+    assert "cifar100-lt-ldam-drw" not in printed
+    assert "RSG with LDAM and deferred re-weighting" in printed  # few recipes are explained
+    assert "- with imbalance=50: accuracy 48.5 %" in printed
+    assert "vit_tiny_patch16_224" in run("list", "networks", "vit", "tiny")[1]
+    assert "max_margin" in run("list", "keys", "ldam-drw")[1]
+    assert "data.imbalance" in run("list", "keys")[1]
+    code, _, errors = run("list", "methods", "ldam", "foo")
+    assert code == 2
+    assert "no name in the list of methods has 'ldam' and 'foo' in it" in errors
+
+
+def test_a_note_that_names_share_is_listed_once(run):
+    printed = run("list", "networks", "resnet50")[1]
+    assert printed.count("from timm") == 1
     assert "no augmentation" in run("list", "views")[1]
 
 

@@ -172,23 +172,28 @@ def demo(
 def list_(
     what: Annotated[
         str,
-        typer.Argument(help="methods, networks, sources, recipes, views, samplers or experiments."),
+        typer.Argument(
+            help="methods, networks, sources, recipes, views, samplers, experiments or keys."
+        ),
     ] = "recipes",
-    filter_: Annotated[
-        str, typer.Argument(metavar="[PART]", help="Only names with this part.")
-    ] = "",
+    words: Annotated[
+        list[str] | None, typer.Argument(help="Only names that have each of these in them.")
+    ] = None,
 ) -> None:
-    """List what there is by name."""
-    from longtailed.cli import catalogue
-    from longtailed.cli.console import print_names
-    from longtailed.errors import unknown_name
+    """List what there is by name.
 
-    if what not in catalogue.LISTS:
-        raise unknown_name("list", what, catalogue.LISTS)
-    notes = catalogue.LISTS[what]()
-    print_names({name: note for name, note in notes.items() if filter_ in name})
-    if what == "networks":
-        typer.echo("and every timm model by its name, e.g. resnet50 or vit_small_patch16_224.")
+    longtailed list recipes cifar100 ldam
+    """
+    from longtailed.cli import catalogue
+    from longtailed.cli.console import print_names, print_recipes
+
+    notes = catalogue.select(what, words or [])
+    if what == "recipes":
+        print_recipes(list(notes))
+    else:
+        print_names(notes, merge=what != "keys")
+    if not words and what in catalogue.REST:
+        typer.echo(catalogue.REST[what])
 
 
 @app.command()

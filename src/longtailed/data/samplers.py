@@ -259,7 +259,7 @@ SAMPLERS: dict[str, Callable[..., Sampler]] = {
 
 def _known(name: str) -> str:
     if name not in SAMPLERS:
-        raise unknown_name("sampler", name, SAMPLERS)
+        raise unknown_name("sampler", name, SAMPLERS, listing="samplers")
     return name
 
 

@@ -181,5 +181,5 @@ def _build_backbone(
     timm_name = name.removeprefix(TIMM_PREFIX)
     known = timm_names()
     if timm_name.split(".")[0] not in known:
-        raise unknown_name("network", name, [*SMALL_NETWORKS, *known])
+        raise unknown_name("network", name, [*SMALL_NETWORKS, *known], listing="networks")
     return TimmBackbone(timm_name, pretrained=pretrained, image_size=image_size, **options)
