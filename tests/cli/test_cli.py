@@ -19,6 +19,7 @@ from PIL import Image
 
 from longtailed import train
 from longtailed.errors import Interrupted, LongTailedError
+from longtailed.recipes.published import figures_of
 from longtailed.training.checkpoint import read_weights
 
 QUICK = ["epochs=2", "network.options.width=0.5", "batch_size=32", "holdout=4"]
@@ -78,6 +79,15 @@ def test_train_evaluate_predict_and_report(run, photos, tmp_path):
     other = run("train", *given, "epochs=4")
     assert other[0] == 2
     assert "holds another recipe (stages.0.epochs is 3 there and 4 here)" in other[2]
+
+
+def test_a_run_shows_what_was_published_for_its_settings(run, tmp_path, monkeypatch):
+    (row, *_) = figures_of("cifar100-lt-ldam-drw")
+    monkeypatch.setattr("longtailed.runs.run.figures_for", lambda recipe: [row])
+    code, printed, _ = run("train", "digits-ce", *QUICK, "--out", tmp_path)
+    assert code == 0
+    assert f"Published: {row.sentence}." in printed
+    assert json.loads((tmp_path / "results.json").read_text())["published"] == [row.sentence]
 
 
 def test_figures_say_what_they_are_on_and_what_chose_the_epoch(run, photos, tmp_path):

@@ -50,6 +50,7 @@ def print_results(finished: Sequence[FinishedRun]) -> None:
     _print_once(finished, _leak)
     print("bal. is the mean over classes, ECE calibration error.")
     _print_once(finished, lambda one: f"Epoch chosen on {one.results.get('chosen_on', UNKNOWN)}.")
+    _print_once(finished, lambda one: "\n".join(f"Published: {text}." for text in _published(one)))
     print("Groups: " + finished[0].results["evaluations"]["last"]["groups"]["rule"] + ".")
     for one in finished:
         print_uncovered(one.results["evaluations"]["last"])
@@ -78,6 +79,10 @@ def print_uncovered(figures: Mapping[str, Any], to: TextIO | None = None) -> Non
             f"No test images of {classes} ({list_names(absent)}): the figures do not cover them.",
             file=to,
         )
+
+
+def _published(run: FinishedRun) -> Sequence[str]:
+    return run.results.get("published", ())
 
 
 def _tested_on(run: FinishedRun) -> str:

@@ -20,6 +20,7 @@ from longtailed.errors import LongTailedError
 from longtailed.methods import Method, method_class, never_begun
 from longtailed.nn import Network, build_network
 from longtailed.recipes import Recipe, compose, named_recipe, override
+from longtailed.recipes.published import figures_for
 from longtailed.report import write_report
 from longtailed.runs.directory import (
     begun_precision,
@@ -322,6 +323,7 @@ class _Runner:
             "evaluations": evaluations,
             "epochs": epochs,
             "chosen_on": self._chosen_on(result),
+            "published": [row.sentence for row in figures_for(self.recipe)],
             "train_seconds": seconds,
             "metrics": figures,
             **{key: self.manifest[key] for key in ("near_duplicates",) if key in self.manifest},
