@@ -338,7 +338,7 @@ def predict(
     )
     writer = csv.writer(sys.stdout)
     for number, one in enumerate(found):
-        if number == 0:  # not before it is sure that there is something to tell
+        if number == 0:  # only once the first prediction has succeeded
             writer.writerow(("path", "rank", "class", "probability"))
         for rank, (name, probability) in enumerate(one.classes, start=1):
             writer.writerow((one.path, rank, name, f"{probability:.4f}"))

@@ -57,7 +57,7 @@ def print_results(finished: Sequence[FinishedRun]) -> None:
         if all(method_class(stage.method).label_free for stage in one.recipe.stages):
             print(
                 f"No stage of {one.recipe.name} trains a classifier: these are the accuracies of "
-                f"the one that it began with. Go on with network.init_from={one.directory}."
+                f"the one that it began with. Train one with network.init_from={one.directory}."
             )
 
 

@@ -120,7 +120,7 @@ def build_network(
     Weights are drawn from torch's default generator: seed it for a reproducible network.
 
     Raises `LongTailedError` for an unknown name or option, "kaiming" for a cosine head, and for
-    pretrained weights that are not at hand.
+    pretrained weights that cannot be loaded.
     """
     if head not in HEADS:
         raise unknown_name("head", head, HEADS)

@@ -63,7 +63,7 @@ def _cifar(
 
 
 def _name(dataset: str, imbalance: int, method: str) -> str:
-    """Return a recipe's name; an imbalance of 100 goes without saying."""
+    """Return a recipe's name; an imbalance of 100 is not named."""
     return f"{dataset}-lt-{method}" if imbalance == 100 else f"{dataset}-lt-{imbalance}-{method}"
 
 

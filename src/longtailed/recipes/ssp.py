@@ -94,7 +94,7 @@ def _cifar(
 def rotation(dataset: Dataset, imbalance: int = 100) -> Recipe:
     """Rotation prediction alone, to start other runs from (`network.init_from`).
 
-    Its classifier is not trained: figures of this run mean nothing but for the journal's
+    Its classifier is not trained: the only meaningful figure of this run is the journal's
     rotation accuracy (seen on CIFAR-10 at imbalance 100: about 84 percent on test images). It
     holds no image out, because the published rows that start from it did not.
     """

@@ -111,14 +111,14 @@ def record_run(directory: Path, recipe: Recipe, opened: Opened) -> tuple[pa.Tabl
             changed = "the weights that it began from are others"
         if changed is not None:
             raise LongTailedError(
-                f"{directory} holds a run on other data: {changed}. Restore what it was, choose "
+                f"{directory} holds a run on other data: {changed}. Restore the data, choose "
                 "another directory with --out, or remove this one."
             )
     return record, files
 
 
 def check_unchanged(directory: Path, recipe: Recipe) -> None:
-    """Raise `LongTailedError`, saying what has changed, unless a run's data is what it was."""
+    """Raise `LongTailedError`, saying what has changed, unless a run's data is unchanged."""
     record_run(directory, recipe, open_images(recipe, scan=False))
 
 

@@ -265,7 +265,7 @@ def _network_for_data(
     try:
         return initial_network(recipe, splits), f"{name}, pretrained"
     except LongTailedError as error:
-        if "not at hand" not in str(error):
+        if "cannot be downloaded" not in str(error):
             raise
         raise LongTailedError(
             f"the pretrained weights of {name} are not on this machine and cannot be downloaded; "
