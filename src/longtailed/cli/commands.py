@@ -185,7 +185,7 @@ def list_(
     longtailed list recipes cifar100 ldam
     """
     from longtailed.cli import catalogue
-    from longtailed.cli.console import print_names, print_recipes
+    from longtailed.cli.listing import print_names, print_recipes
 
     notes = catalogue.select(what, words or [])
     if what == "recipes":

@@ -1,4 +1,4 @@
-"""What the command line prints: tables of figures, descriptions and names."""
+"""What the command line prints: tables of figures and descriptions."""
 
 from __future__ import annotations
 
@@ -13,15 +13,11 @@ from rich.table import Table
 from longtailed.analysis.experiments.intervals import Interval
 from longtailed.analysis.experiments.results import heads, rank1, tail
 from longtailed.analysis.experiments.runner import FinishedExperiment
-from longtailed.cli.catalogue import recipe_row
 from longtailed.data.sources.names import list_names
 from longtailed.methods import method_class
-from longtailed.recipes import recipe_note
-from longtailed.recipes.published import figures_of
 from longtailed.runs.run import FinishedRun
 
 MOST_CLASSES, BAR_WIDTH = 24, 40
-MOST_EXPLAINED = 3  # recipes that are listed with their documentation
 UNKNOWN = "what was not recorded"  # by an earlier version
 
 
@@ -81,8 +77,8 @@ def print_uncovered(figures: Mapping[str, Any], to: TextIO | None = None) -> Non
         )
 
 
-def _published(run: FinishedRun) -> Sequence[str]:
-    return run.results.get("published", ())
+def _published(run: FinishedRun) -> list[str]:
+    return list(run.results.get("published", ()))
 
 
 def _tested_on(run: FinishedRun) -> str:
@@ -243,45 +239,6 @@ def print_near_duplicates(found: Mapping[str, Any]) -> None:
     for pair in found["examples"]:
         shown = [escape(f"{name} ({split}, {label})") for split, name, label in pair]
         Console().print("  " + " ~ ".join(shown), highlight=False, soft_wrap=True)
-
-
-def print_names(notes: Mapping[str, str], *, merge: bool = True) -> None:
-    """Print names with a note about each; with `merge`, once for all names that share it."""
-    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    table.add_column(no_wrap=True)
-    table.add_column()
-    sharing: dict[str, list[str]] = {}
-    for name, note in notes.items():
-        sharing.setdefault(note if merge else name, []).append(name)
-    for names in sharing.values():
-        table.add_row("\n".join(names), escape(notes[names[0]]))
-    Console().print(table)
-
-
-def print_recipes(names: Sequence[str]) -> None:
-    """Print a line about each recipe; of up to `MOST_EXPLAINED`, also what is known of them."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for column in ("recipe", "data", "epochs"):
-        table.add_column(column, no_wrap=True)
-    table.add_column("top-1", justify="right", no_wrap=True)
-    for name in names:
-        table.add_row(*recipe_row(name))
-    console = Console(highlight=False)
-    console.print(table)
-    print("top-1: published accuracy, percent; ~ not seen in its source itself.")
-    if len(names) > MOST_EXPLAINED:
-        print("With more words the list is shorter, and says more about each recipe.")
-        return
-    for name in names:
-        console.print(f"\n{escape(f'{name}: {_unwrapped(recipe_note(name))}')}")
-        for row in figures_of(name):
-            changed = " ".join(row.overrides)
-            console.print(escape(f"- {f'with {changed}: ' if changed else ''}{row.sentence}."))
-
-
-def _unwrapped(text: str) -> str:
-    """Return the paragraphs of a text, each on one line."""
-    return "\n".join(" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
 
 
 def print_experiment(finished: FinishedExperiment) -> None:

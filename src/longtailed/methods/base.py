@@ -70,7 +70,7 @@ class Progress:
         return bool(self._ask("reached", start))
 
     def watch(self) -> dict[tuple[Any, ...], Any]:
-        """Return a record that fills with every question asked from now on, and its answer."""
+        """Return a mapping that will hold every value asked for from now on, by question."""
         self._answers = {}
         return self._answers
 

@@ -1,4 +1,4 @@
-"""A run's directory: whose it is, and whether the data is still what the run began with."""
+"""A run's directory: which recipe it belongs to, and whether the data has changed since."""
 
 from __future__ import annotations
 

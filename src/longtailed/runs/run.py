@@ -119,9 +119,9 @@ def train(
     """Return the finished run of a recipe, trained, evaluated and reported in one directory.
 
     Called again with the same arguments it goes on where it was interrupted, or returns the
-    finished run, unless its images are others by now; then it says what has changed. `out` is the
-    directory (default: runs/<recipe's name>-<hash>). Without `report` no HTML page is written,
-    which saves a second.
+    finished run. If its images have changed since, an error says which. `out` is the directory
+    (default: runs/<recipe's name>-<hash>). Without `report` no HTML page is written, which saves a
+    second.
 
     >>> from longtailed import train
     >>> run = train(data="digits", method="ldam-drw", network="resnet20",
@@ -181,8 +181,8 @@ def train(
 def initial_network(recipe: Recipe, splits: Splits) -> Network:
     """Return the recipe's network as training finds it; its weights depend on the seed alone.
 
-    Images are normalised as pretrained weights, or those of a file (`weights`), are used to, unless
-    the recipe says how.
+    With pretrained weights, or weights from a file (`weights`), images are normalised as they were
+    when these were trained, unless the recipe gives a mean and standard deviation.
     """
     spec, train = recipe.network, splits.sets["train"]
     image = next(splits.scan("train", batch_size=2)).images[0].cpu()
