@@ -20,6 +20,7 @@ from PIL import Image
 from longtailed import train
 from longtailed.data import stores
 from longtailed.errors import Interrupted, LongTailedError
+from longtailed.recipes.published import figures_of
 from longtailed.training.checkpoint import read_weights
 
 QUICK = ["epochs=2", "network.options.width=0.5", "batch_size=32", "holdout=4"]
@@ -79,6 +80,15 @@ def test_train_evaluate_predict_and_report(run, photos, tmp_path):
     other = run("train", *given, "epochs=4")
     assert other[0] == 2
     assert "holds another recipe (stages.0.epochs is 3 there and 4 here)" in other[2]
+
+
+def test_a_run_shows_what_was_published_for_its_settings(run, tmp_path, monkeypatch):
+    (row, *_) = figures_of("cifar100-lt-ldam-drw")
+    monkeypatch.setattr("longtailed.runs.run.figures_for", lambda recipe: [row])
+    code, printed, _ = run("train", "digits-ce", *QUICK, "--out", tmp_path)
+    assert code == 0
+    assert f"Published: {row.sentence}." in printed
+    assert json.loads((tmp_path / "results.json").read_text())["published"] == [row.sentence]
 
 
 def test_figures_say_what_they_are_on_and_what_chose_the_epoch(run, photos, tmp_path):
@@ -168,7 +178,7 @@ def test_several_seeds_keep_the_other_options(run, monkeypatch):
 
 
 def test_lists(run):
-    for what in ("methods", "networks", "sources", "recipes", "views", "samplers"):
+    for what in ("methods", "networks", "sources", "recipes", "views", "samplers", "keys"):
         code, printed, _ = run("list", what)
         assert code == 0, what
         assert len(printed.splitlines()) > 2, what
@@ -419,13 +429,33 @@ def test_a_description_reads_as_sentences_and_not_as_values_of_python(run, photo
     assert "across classes: 1; at least one label of each is wrong" in said
 
 
-def test_a_note_that_names_share_is_listed_once(run):
-    code, printed, _ = run("list", "recipes", "lt-ldam-drw")
+def test_recipes_are_a_table_of_80_columns_with_their_published_figures(run):
+    code, printed, _ = run("list", "recipes")
     assert code == 0
-    lines = printed.splitlines()
-    assert lines[0].startswith("cifar10-lt-ldam-drw ")
-    assert lines[1].startswith("cifar100-lt-ldam-drw ")
-    assert printed.count("LDAM with deferred re-weighting.") == 1
+    assert max(map(len, printed.splitlines())) <= 80
+    rows = [line.split() for line in printed.splitlines()]
+    assert ["cifar100-lt-ldam-drw", "cifar100", "100:1", "200", "42.04"] in rows
+    assert ["cifar10-lt-focal", "cifar10", "100:1", "200", "70.38~"] in rows
+    assert ["digits-rotation-ldam-drw-crt", "digits", "50:1", "30+60+20"] in rows
+
+
+def test_words_choose_among_the_names_of_a_list(run):
+    printed = run("list", "recipes", "CIFAR100", "ldam-drw", "rsg")[1]
+    assert "cifar100-lt-rsg-ldam-drw" in printed
+    assert "cifar100-lt-ldam-drw" not in printed
+    assert "RSG with LDAM and deferred re-weighting" in printed  # few recipes are explained
+    assert "- with imbalance=50: accuracy 48.5 %" in printed
+    assert "vit_tiny_patch16_224" in run("list", "networks", "vit", "tiny")[1]
+    assert "max_margin" in run("list", "keys", "ldam-drw")[1]
+    assert "data.imbalance" in run("list", "keys")[1]
+    code, _, errors = run("list", "methods", "ldam", "foo")
+    assert code == 2
+    assert "no name in the list of methods has 'ldam' and 'foo' in it" in errors
+
+
+def test_a_note_that_names_share_is_listed_once(run):
+    printed = run("list", "networks", "resnet50")[1]
+    assert printed.count("from timm") == 1
     assert "no augmentation" in run("list", "views")[1]
 
 

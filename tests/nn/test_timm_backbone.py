@@ -172,7 +172,7 @@ def test_pretrained_weights_that_cannot_be_downloaded(monkeypatch: pytest.Monkey
         raise ConnectionError("no route to host")
 
     monkeypatch.setattr(timm, "create_model", offline)
-    with pytest.raises(LongTailedError, match=r"not at hand.*weights=PATH"):
+    with pytest.raises(LongTailedError, match=r"cannot be downloaded.*weights=PATH"):
         TimmBackbone("resnet18", pretrained=True)
     with pytest.raises(LongTailedError, match="not both"):
         TimmBackbone("resnet18", pretrained=True, weights="file.pth")

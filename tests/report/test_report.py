@@ -103,3 +103,14 @@ def test_bad_requests_are_refused(
     (tmp_path / "file").touch()
     with pytest.raises(LongTailedError, match="cannot write"):
         write_report([runs["one"]], tmp_path / "file" / "report.html")
+
+
+def test_published_figures_of_the_same_settings_stand_in_the_report(
+    make_run: MakeRun, change: Change, read_page: ReadPage, tmp_path: Path
+) -> None:
+    run = make_run(tmp_path / "run")
+    assert "nothing for these settings" in read_page(write_report([run])).text
+    published = "accuracy 77.03 %, best epoch on the test images; arXiv 1906.07413"
+    change(run / "results.json", lambda written: written.update(published=[published]))
+    assert load_run(run).published == (published,)
+    assert published in read_page(write_report([run])).text

@@ -85,9 +85,9 @@ def write_run(directory, source, method: str = "lws", **manifest: object) -> Non
 @pytest.mark.parametrize(
     ("classes", "rows", "note"),
     [
-        ("ant bee moth wasp", [0, 1, 2, 3], "the head came along"),
+        ("ant bee moth wasp", [0, 1, 2, 3], "the head was loaded, too"),
         ("wasp ant moth bee", [3, 0, 2, 1], "its classes put in this run's order by name"),
-        ("wasp bee", [3, 1], "2 of the head's 4 classes came along, by name"),
+        ("wasp bee", [3, 1], "2 of the head's 4 classes were loaded, by name"),
         ("ant bee moth fly", None, "new weights, because the run does not know the classes 'fly'"),
         ("ant bee moth wasp fly", None, "does not know the classes 'fly'"),
     ],

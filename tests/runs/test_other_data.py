@@ -153,7 +153,7 @@ def test_a_head_is_taken_over_by_name(home, run, tmp_path):
     given += [f"{key}={value}" for key, value in settings.items()]
     code, _, errors = run("train", *given, "--out", tmp_path / "run")
     assert code == 0, errors
-    assert "the head came along, its classes put in this run's order by name" in errors
+    assert "the head was loaded, too, its classes put in this run's order by name" in errors
     manifest = read_json(tmp_path / "run" / "manifest.json")
     assert manifest["class_names"] == sorted(ORDER)
     assert manifest["init_from"]["head"]

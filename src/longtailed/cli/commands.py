@@ -1,4 +1,7 @@
-"""The commands: each is a thin layer over the Python interface."""
+"""The commands: each is a thin layer over the Python interface.
+
+A command imports what it runs in its body, so that `--help` needs neither torch nor NumPy.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,6 @@ from longtailed.cli.options import (
     WeightsOption,
 )
 from longtailed.errors import LongTailedError
-from longtailed.report.strict_json import to_json
 
 if TYPE_CHECKING:
     from longtailed.data import ImageSet
@@ -170,23 +172,28 @@ def demo(
 def list_(
     what: Annotated[
         str,
-        typer.Argument(help="methods, networks, sources, recipes, views, samplers or experiments."),
+        typer.Argument(
+            help="methods, networks, sources, recipes, views, samplers, experiments or keys."
+        ),
     ] = "recipes",
-    filter_: Annotated[
-        str, typer.Argument(metavar="[PART]", help="Only names with this part.")
-    ] = "",
+    words: Annotated[
+        list[str] | None, typer.Argument(help="Only names that have each of these in them.")
+    ] = None,
 ) -> None:
-    """List what there is by name."""
-    from longtailed.cli import catalogue
-    from longtailed.cli.console import print_names
-    from longtailed.errors import unknown_name
+    """List what there is by name.
 
-    if what not in catalogue.LISTS:
-        raise unknown_name("list", what, catalogue.LISTS)
-    notes = catalogue.LISTS[what]()
-    print_names({name: note for name, note in notes.items() if filter_ in name})
-    if what == "networks":
-        typer.echo("and every timm model by its name, e.g. resnet50 or vit_small_patch16_224.")
+    longtailed list recipes cifar100 ldam
+    """
+    from longtailed.cli import catalogue
+    from longtailed.cli.listing import print_names, print_recipes
+
+    notes = catalogue.select(what, words or [])
+    if what == "recipes":
+        print_recipes(list(notes))
+    else:
+        print_names(notes, merge=what != "keys")
+    if not words and what in catalogue.REST:
+        typer.echo(catalogue.REST[what])
 
 
 @app.command()
@@ -229,6 +236,7 @@ def data(
     from longtailed.data.loading import check_train_classes
     from longtailed.data.sources.files import drop_bad_images, inspect_images
     from longtailed.data.sources.names import canonical_split
+    from longtailed.report.strict_json import to_json
 
     def load(
         name: str, split_by: str | None = None, split_by_pattern: str | None = None
@@ -297,6 +305,7 @@ def evaluate(
 ) -> None:
     """Evaluate a finished run on its test split or on other data; prints JSON."""
     from longtailed.cli.console import print_uncovered
+    from longtailed.report.strict_json import to_json
     from longtailed.runs import trained
 
     result = trained.evaluate(
@@ -336,7 +345,7 @@ def predict(
     )
     writer = csv.writer(sys.stdout)
     for number, one in enumerate(found):
-        if number == 0:  # not before it is sure that there is something to tell
+        if number == 0:  # only once the first prediction has succeeded
             writer.writerow(("path", "rank", "class", "probability"))
         for rank, (name, probability) in enumerate(one.classes, start=1):
             writer.writerow((one.path, rank, name, f"{probability:.4f}"))

@@ -1,4 +1,4 @@
-"""What the command line prints: tables of figures, descriptions and names."""
+"""What the command line prints: tables of figures and descriptions."""
 
 from __future__ import annotations
 
@@ -46,13 +46,14 @@ def print_results(finished: Sequence[FinishedRun]) -> None:
     _print_once(finished, _leak)
     print("bal. is the mean over classes, ECE calibration error.")
     _print_once(finished, lambda one: f"Epoch chosen on {one.results.get('chosen_on', UNKNOWN)}.")
+    _print_once(finished, lambda one: "\n".join(f"Published: {text}." for text in _published(one)))
     print("Groups: " + finished[0].results["evaluations"]["last"]["groups"]["rule"] + ".")
     for one in finished:
         print_uncovered(one.results["evaluations"]["last"])
         if all(method_class(stage.method).label_free for stage in one.recipe.stages):
             print(
                 f"No stage of {one.recipe.name} trains a classifier: these are the accuracies of "
-                f"the one that it began with. Go on with network.init_from={one.directory}."
+                f"the one that it began with. Train one with network.init_from={one.directory}."
             )
 
 
@@ -74,6 +75,10 @@ def print_uncovered(figures: Mapping[str, Any], to: TextIO | None = None) -> Non
             f"No test images of {classes} ({quoted(absent)}): the figures do not cover them.",
             file=to,
         )
+
+
+def _published(run: FinishedRun) -> list[str]:
+    return list(run.results.get("published", ()))
 
 
 def _tested_on(run: FinishedRun) -> str:
@@ -234,19 +239,6 @@ def print_near_duplicates(found: Mapping[str, Any]) -> None:
     for pair in found["examples"]:
         shown = [escape(f"{name} ({split}, {label})") for split, name, label in pair]
         Console().print("  " + " ~ ".join(shown), highlight=False, soft_wrap=True)
-
-
-def print_names(notes: Mapping[str, str]) -> None:
-    """Print names with a note about each, once for all names that share it."""
-    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    table.add_column(no_wrap=True)
-    table.add_column()
-    sharing: dict[str, list[str]] = {}
-    for name, note in notes.items():
-        sharing.setdefault(note, []).append(name)
-    for note, names in sharing.items():
-        table.add_row("\n".join(names), escape(note))
-    Console().print(table)
 
 
 def print_experiment(finished: FinishedExperiment) -> None:

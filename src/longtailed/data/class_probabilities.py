@@ -60,7 +60,7 @@ def class_probabilities(
     Raises `LongTailedError` for an unknown kind or if no class has images.
     """
     if kind not in KINDS:
-        raise unknown_name("sampler", kind, KINDS)
+        raise unknown_name("sampler", kind, KINDS, listing="samplers")
     counts = np.asarray(class_counts, dtype=np.float64)
     present = counts > 0
     if not present.any():

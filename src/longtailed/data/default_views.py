@@ -43,8 +43,8 @@ def image_size(originals: ImageSet, data: Data) -> tuple[int, int]:
 def default_views(originals: ImageSet, train: ImageSet, data: Data) -> dict[str, View]:
     """Return the views that suit the images, and the recipe's own.
 
-    A view of the recipe that would give another size is shown the images as the test view cuts
-    them out, at the size that the network sees, if it ends at that size then.
+    All views must give images of the size that the network takes. A view of the recipe that gives
+    another size is applied after the operations of the test view, if that gives the right size.
 
     "standard" and "test" are what every method needs. Contrastive methods classify "strong", the
     standard view (the recipe's own, if it has one) with a policy of operations, and contrast "sim"
@@ -80,7 +80,7 @@ def default_views(originals: ImageSet, train: ImageSet, data: Data) -> dict[str,
 def _sized(
     name: str, view: View, test: View, kept: tuple[int, int] | None, wanted: tuple[int, int]
 ) -> View:
-    """Return the view, after the operations of the test view if only then its size is right."""
+    """Return the view, or the test view followed by it if only that gives the right size."""
     whole = View((*test.ops, *view.ops))
     try:
         if view.output_size(kept) != wanted and whole.output_size(kept) == wanted:

@@ -168,7 +168,7 @@ def _files(imageset: ImageSet) -> tuple[list[str], IntArray, IntArray]:
 
 
 def _utf8(name: str) -> str:
-    """Return a name as UTF-8 can hold it; what is none is kept apart from others by escapes."""
+    """Return a name as valid UTF-8: bytes that are not are written as escapes, so names differ."""
     return name.encode(errors="backslashreplace").decode()
 
 

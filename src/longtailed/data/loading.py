@@ -115,7 +115,7 @@ def _check_number(name: str, images: int | float | None, train: ImageSet) -> Non
 
 
 def _tested_on(evaluated: str | None, train: ImageSet) -> str:
-    """Return what the figures are on, in words that can stand beside them."""
+    """Return a description of the images that the figures are on."""
     if evaluated is not None:
         return f"the {evaluated} split"
     share = f"{100 * TEST_SHARE:.0f} % of each class"

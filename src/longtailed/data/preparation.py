@@ -139,7 +139,7 @@ def _profile(data: Data) -> str:
 
 
 def manifest(splits: Splits, originals: dict[str, ImageSet], data: Data) -> dict[str, Any]:
-    """Return what is known of a run's data; what it was made of is in its record of images."""
+    """Return the part of a run's manifest about its data; its images are listed in its record."""
     train = splits.sets["train"]
     counts = np.asarray(train.class_counts)
     return {

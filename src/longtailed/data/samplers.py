@@ -266,7 +266,7 @@ SAMPLERS: dict[str, Callable[..., EpochSampler]] = {
 
 def _known(name: str) -> str:
     if name not in SAMPLERS:
-        raise unknown_name("sampler", name, SAMPLERS)
+        raise unknown_name("sampler", name, SAMPLERS, listing="samplers")
     return name
 
 

@@ -77,7 +77,7 @@ class Data(BaseModel):
         on_bad_image: "error" stops at an unreadable image, "skip" leaves it out and counts it.
         exif: "apply" turns images as their EXIF orientation says, "ignore" leaves them as stored
             (as runs of earlier versions did).
-        verify: how the images of a run that is taken up again are compared: "content" reads every
+        verify: how the images of a resumed run are compared: "content" reads every
             file, "auto" (where they are many) those whose modification time has changed.
     """
 

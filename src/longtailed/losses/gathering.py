@@ -10,12 +10,12 @@ from torch.autograd.function import once_differentiable
 
 
 def of_all_processes(tensor: Tensor) -> Tensor:
-    """Return the rows [N, ...] of all processes, in the order of their ranks; N is the same.
+    """Return the rows of all processes [P N, ...], in the order of their ranks.
 
-    With several processes the gradient is for a loss that each of them computes from all rows, the
-    same one in each. It goes to the process's own rows, multiplied by the number of processes,
-    because their gradients are averaged: so every parameter ends with the gradient that one process
-    with all rows would find, whether it acts through the rows or otherwise.
+    Each of the P processes gives N rows, the same number in each. All of them must compute the
+    same loss from the result. The backward pass gives each process the gradient of its own rows,
+    times P: the processes' gradients are averaged afterwards, which divides by P. So every
+    parameter gets the gradient that a single process with all rows would compute.
     """
     distributed = torch.distributed
     if not (distributed.is_available() and distributed.is_initialized()):

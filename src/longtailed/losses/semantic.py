@@ -153,7 +153,7 @@ def _outer_variance(weight: Tensor, covariance: Tensor) -> Tensor:
 class _ClassPairVariance(torch.autograd.Function):
     """The variances of all pairs of classes [C, C], and S_u (w_c - w_u) as [C, C, A].
 
-    With the second output at hand the gradient by W needs no further batched product, where
+    With the second output the gradient by W needs no further batched product, where
     automatic differentiation would do one. It is an output so that derivatives of the gradient
     find it; its own gradient is asked for only by them. Needs symmetric covariances.
     """

@@ -111,7 +111,7 @@ METHODS: dict[str, Callable[..., Method]] = {
 def method_class(name: str) -> type[Method]:
     """Return the class behind a method's name; an unknown name names its nearest ones."""
     if name not in METHODS:
-        raise unknown_name("method", name, METHODS)
+        raise unknown_name("method", name, METHODS, listing="methods")
     entry = METHODS[name]
     return entry.func if isinstance(entry, partial) else entry  # type: ignore[return-value]
 
@@ -146,7 +146,7 @@ def check_options(name: str, options: dict[str, Any]) -> dict[str, Any]:
     converted = {}
     for key, value in options.items():
         if key not in known:
-            raise unknown_name(f"option of method '{name}'", key, known)
+            raise unknown_name(f"option of method '{name}'", key, known, listing=f"keys {name}")
         converted[key] = checked(f"option {key!r} of method '{name}'", known[key][0], value)
     return converted
 

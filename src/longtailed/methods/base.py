@@ -70,7 +70,7 @@ class Progress:
         return bool(self._ask("reached", start))
 
     def watch(self) -> dict[tuple[Any, ...], Any]:
-        """Return a record that fills with every question asked from now on, and its answer."""
+        """Return a mapping that will hold every value asked for from now on, by question."""
         self._answers = {}
         return self._answers
 
@@ -122,14 +122,14 @@ class Method(nn.Module):
 
     streams: Mapping[str, Stream] = {"train": Stream()}
     static_shapes: bool = True  # False: a step cannot be captured in a CUDA graph
-    # True: parameters beside the network may get no gradient in a step, and then stay as they are.
+    # True: in some steps parameters outside the network get no gradient and are not updated.
     idle_parameters: ClassVar[bool] = False
     compilable: ClassVar[bool] = True  # False: the backbone cannot go through torch.compile
     head: ClassVar[str | None] = None  # the kind of head it needs; None: any
     trains: ClassVar[bool] = True  # False: all is done in `begin`, its stage has 0 epochs
     label_free: ClassVar[bool] = False  # True: it trains the backbone alone, and never the head
     takes_over_head: ClassVar[bool] = False  # True: it needs a head that was trained before
-    # True: the backbone and its statistics stand still, and `predict` is `classify` of its features
+    # True: the backbone and its batch statistics are frozen; `predict` classifies its features
     frozen_backbone: bool = False
     saved_prefixes: ClassVar[tuple[str, ...]] = ("network.",)  # the state that `predict` needs
 

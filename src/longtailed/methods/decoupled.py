@@ -1,4 +1,4 @@
-"""Decoupled training: classifiers that are trained anew on a frozen backbone."""
+"""Decoupled training: classifiers re-trained on a frozen backbone."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from longtailed.nn import Network
 class ClassifierRetraining(FrozenBackbone):
     """Classifier re-training, cRT (arXiv 1910.09217): a new linear classifier, class by class.
 
-    The head is drawn anew, as `nn.Linear` is, and trained with cross-entropy under a sampler that
-    shows all classes equally often; the backbone stands still. See `FrozenBackbone`, whose options
-    it has, for what is cached. With `sampler="instance"` and `weighting="class-balanced"` it is
-    the classifier stage of arXiv 2107.03758.
+    The head gets new weights, as `nn.Linear` has, and is trained with cross-entropy under a sampler
+    that shows all classes equally often; the backbone is frozen. See `FrozenBackbone`, whose
+    options it has, for what is cached. With `sampler="instance"` and `weighting="class-balanced"`
+    it is the classifier stage of arXiv 2107.03758.
     """
 
     def begin(self, run: Run) -> None:

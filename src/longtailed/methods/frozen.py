@@ -30,7 +30,7 @@ class FrozenBackbone(CrossEntropy):
 
     Departures from the authors' code (arXiv 1910.09217), which sends freshly augmented images
     through the backbone, whose batch-norm goes on in training mode although its weights are
-    frozen: here images are not augmented and statistics stand still. `features="fresh"` augments,
+    frozen: here images are not augmented and statistics are frozen. `features="fresh"` augments,
     `batch_norm="train"` lets the statistics drift as theirs do.
 
     Args:

@@ -124,7 +124,7 @@ class MetaSAug(ISDA):
         """Return plain cross-entropy before `start`, then the loss with S_meta."""
         images, labels = batches["train"].images[0], batches["train"].labels
         record = ConvolutionRecord()
-        # Without a tangent pass of the backbone the maps would be kept in vain.
+        # The maps are recorded only for a tangent pass through the backbone.
         reused = self.meta != "off" and not self.frozen and progress.reached(self.start)
         with record if reused else nullcontext():
             features = self._features(images)

@@ -55,7 +55,7 @@ class MoCo(Method):
     left as it is, so predictions mean nothing until another stage trains it.
 
     Batch-norm must not tell the network which images came together: if a query and its key were
-    normalised in the same company, that would give the pair away. The authors train on several
+    normalised in one batch, its statistics would give the pair away. The authors train on several
     GPUs and shuffle the keys' images among them. Here each process draws its keys' images in a
     random order and encodes them in `key_groups` groups, each normalised by itself, while its
     queries are normalised as one batch. This does the same on one process and on several and
@@ -112,7 +112,7 @@ class MoCo(Method):
         queue = F.normalize(torch.randn(embedding_dim, queue_size), dim=0)
         self.register_buffer("queue", queue)
         self.register_buffer("pointer", torch.zeros((), dtype=torch.int64))
-        self._keys = torch.zeros(0, embedding_dim)  # of the step at hand
+        self._keys = torch.zeros(0, embedding_dim)  # of the current step
 
     def check(self, sizes: Mapping[str, Sequence[int]], batch_size: int) -> None:
         """Raise `LongTailedError` unless the batches, which no split is too small for, fit."""

@@ -132,7 +132,7 @@ class RareSampleGenerator(nn.Module):
             return features, labels, cesc, nothing
         nearest = self.centers.detach()[labels, gates.detach().argmax(dim=1)]
         displacements = exact - nearest[:, None, None]
-        # What a head sample lends does not depend on the tail sample: computed once for each.
+        # A head sample's displacement does not depend on the tail sample: computed once for each.
         heads = displacements[pairs.head].permute(0, 3, 1, 2)
         transformed = self.transform(heads).permute(0, 2, 3, 1)
         mv = self._vector_loss(maps, displacements, transformed, pairs)

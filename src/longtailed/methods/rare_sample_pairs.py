@@ -1,4 +1,4 @@
-"""RSG's pairing: which head sample lends its variation to which tail sample of a batch."""
+"""RSG's pairing: which head sample's variation is added to which tail sample of a batch."""
 
 from __future__ import annotations
 
@@ -9,11 +9,16 @@ from torch import Tensor
 
 
 class Pairs(NamedTuple):
-    """Positions in the batch: pair p joins `head[p mod D]` [D] and `tail[p]` [L].
+    """Which samples of a batch are paired; pair p joins `head[p mod D]` and `tail[p]`.
 
-    The first `number` pairs are meant, of which `valid` [L] is True; `generated` [L] marks those
-    whose row is a new sample, not a copy of the tail sample (see `pad_pairs`). `heads` is how many
-    head samples the batch has.
+    head: positions of head samples in the batch [D].
+    tail: positions of tail samples [L].
+    valid: True for the pairs of this batch, the first `number` entries of [L]. The others are
+        padding: they give all batches the same length L.
+    generated: True where a pair makes a new sample, False where the padding copies the sample at
+        `tail[p]` (see `pad_pairs`), [L].
+    number: how many pairs this batch has, 0-d.
+    heads: how many head samples it has, 0-d.
     """
 
     head: Tensor
@@ -43,7 +48,8 @@ def pair_samples(is_head: Tensor, strength: float = 1.0) -> Pairs:
 
     With the positions of head and tail samples in increasing order, nh and nt of them,
     m = min(nh, nt), M = max(nh, nt): pair p joins head p mod nh and tail p mod nt, for
-    p < m * max(1, int(M * strength / m)); there are none if m = 0. Random only as the batch is.
+    p < m * max(1, int(M * strength / m)); there are none if m = 0. Nothing is drawn here: the
+    pairing is random because the order of the batch is.
 
     Here D = L, which depends on B and the strength alone, and nothing is read on the host.
     Paper: arXiv 2106.09859. The rule is that of the authors' loops over chunks, in one line; it
@@ -63,7 +69,7 @@ def pair_samples(is_head: Tensor, strength: float = 1.0) -> Pairs:
 
 
 def trim_pairs(pairs: Pairs) -> Pairs:
-    """Return the meant pairs alone, each head sample once; reads their numbers on the host."""
+    """Return the pairs without padding, each head sample once; reads their numbers on the host."""
     number, heads = torch.stack((pairs.number, pairs.heads)).tolist()
     kept, distinct = slice(number), slice(min(number, heads))
     return pairs._replace(
@@ -75,11 +81,12 @@ def trim_pairs(pairs: Pairs) -> Pairs:
 
 
 def pad_pairs(pairs: Pairs, batch_size: int) -> Pairs:
-    """Return the pairs with the entries beyond the meant ones made to repeat the enlarged batch.
+    """Return the pairs with their padding filled: it repeats rows of the enlarged batch.
 
-    The entries are spread evenly over its B + number rows: an original sample is one that is not
-    `generated`, with its position in `tail`; a generated one is the same pair again. So batch
-    normalisation in later stages sees originals and new samples in the right proportion.
+    The enlarged batch has B original and `number` generated rows. The padding repeats them at even
+    distances, so that batch normalisation in later stages sees both kinds in the right
+    proportion. To repeat an original row, an entry holds its position in `tail` and is not
+    `generated`; to repeat a generated row, an entry holds the same pair again.
     """
     length = len(pairs.head)
     beyond = torch.arange(length, device=pairs.head.device) - pairs.number

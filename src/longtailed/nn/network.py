@@ -120,7 +120,7 @@ def build_network(
     Weights are drawn from torch's default generator: seed it for a reproducible network.
 
     Raises `LongTailedError` for an unknown name or option, "kaiming" for a cosine head, and for
-    pretrained weights that are not at hand.
+    pretrained weights that cannot be loaded.
     """
     if head not in HEADS:
         raise unknown_name("head", head, HEADS)
@@ -181,5 +181,5 @@ def _build_backbone(
     timm_name = name.removeprefix(TIMM_PREFIX)
     known = timm_names()
     if timm_name.split(".")[0] not in known:
-        raise unknown_name("network", name, [*SMALL_NETWORKS, *known])
+        raise unknown_name("network", name, [*SMALL_NETWORKS, *known], listing="networks")
     return TimmBackbone(timm_name, pretrained=pretrained, image_size=image_size, **options)

@@ -95,7 +95,7 @@ class TimmBackbone(Backbone):
     options of `timm.create_model`.
 
     Raises `LongTailedError` if timm cannot build the model, if the model cannot take images of that
-    size, and if the weights are not at hand or do not fit.
+    size, and if the weights cannot be loaded or do not fit.
     """
 
     def __init__(
@@ -191,9 +191,9 @@ def _create_model(
     except Exception as error:  # the errors of download clients have no base class in common
         if pretrained:
             raise LongTailedError(
-                f"the pretrained weights of timm model {name} are not at hand and cannot be "
-                f"downloaded ({type(error).__name__}); give a local file with weights=PATH instead "
-                f"of pretrained=True."
+                f"the pretrained weights of timm model {name} are not on this machine and "
+                f"cannot be downloaded ({type(error).__name__}); give a local file with "
+                f"weights=PATH instead of pretrained=True."
             ) from error
         raise LongTailedError(
             f"timm cannot build the model {name} ({_first_line(error)})."

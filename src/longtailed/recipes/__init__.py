@@ -168,11 +168,11 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
 def named_recipe(name: str) -> Recipe:
     """Return the recipe called `name`; an unknown name names its nearest ones."""
     if name not in RECIPES:
-        raise unknown_name("recipe", name, RECIPES)
+        raise unknown_name("recipe", name, RECIPES, listing="recipes")
     return RECIPES[name]()
 
 
 def recipe_note(name: str) -> str:
-    """Return what a recipe's documentation says: what it is, its cost, the published figure."""
+    """Return what a recipe's documentation says: what it is, its cost, how it was published."""
     entry = RECIPES[name]
     return inspect.getdoc(entry.func if isinstance(entry, partial) else entry) or ""

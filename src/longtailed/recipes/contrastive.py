@@ -9,14 +9,15 @@ Large images: cosine classifier, SGD 0.9, cosine rate, batch 256 (see each recip
 Command: `longtailed train cifar100-lt-concutmix download=true`; for large images also
 `source=ImageNet_LT_train.txt root=/images`.
 
-Published figures are top-1 in percent of the best of all epochs, chosen on the images they are on:
-CIFAR's test split, and the 20,000 *validation* images of ImageNet-LT. The CIFAR recipes report that
-figure too, beside the last epoch's. For large images figures are on the test split (iNaturalist:
-on its validation list), and a validation list beside it chooses the epoch; the published protocol
-is `eval_split=val holdout=0 protocol=published`. The strength tau of the logit adjustment was tuned
-for each row, presumably on the same images. Published CIFAR runs of ConCutMix had one sequence of
-boxes whatever their seed; here it follows the seed. On several devices each process contrasts its
-own images and draws its own boxes, where the authors' code treats the batch as one.
+Published figures are in `published.csv`. They are of the best of all epochs, chosen on the images
+they are on: CIFAR's test split, and the 20,000 *validation* images of ImageNet-LT. The CIFAR
+recipes report that figure too, beside the last epoch's. For large images figures are on the test
+split (iNaturalist: on its validation list), and a validation list beside it chooses the epoch; the
+published protocol is `eval_split=val holdout=0 protocol=published`. The strength tau of the logit
+adjustment was tuned for each row, presumably on the same images. Published CIFAR runs of ConCutMix
+had one sequence of boxes whatever their seed; here it follows the seed. On several devices each
+process contrasts its own images and draws its own boxes, where the authors' code treats the batch
+as one.
 
 Status: none of these recipes has been trained to its end here.
 """
@@ -97,20 +98,15 @@ def _row(method: str, imbalance: int, epochs: int, usual: int = 200) -> str:
 def cifar_bcl(dataset: Dataset, imbalance: int = 100, epochs: int = 200) -> Recipe:
     """Balanced contrastive learning on CIFAR; its own recipe was never released.
 
-    Published (recalled) at imbalance 100 / 50 / 10: CIFAR-10 84.3 / 87.2 / 91.1, CIFAR-100
-    51.9 / 56.6 / 64.9, and CIFAR-100 at imbalance 100 in 400 epochs 53.9. Those runs also used
-    Cutout on the classified view: `views.strong="pad_crop(4), flip, auto_augment, cutout(16)"` (16
-    pixels, the usual size, is inferred).
+    The published runs also used Cutout on the classified view:
+    `views.strong="pad_crop(4), flip, auto_augment, cutout(16)"` (16 pixels, the usual size, is
+    inferred).
     """
     return _cifar(_row("bcl", imbalance, epochs), dataset, "bcl", imbalance, epochs)
 
 
 def cifar_concutmix(dataset: Dataset, imbalance: int = 100, epochs: int = 200) -> Recipe:
     """ConCutMix on CIFAR as published; semantic labels move a thousandth of a label.
-
-    Published at imbalance 100 / 50 / 10: CIFAR-10 86.07 / 88.00 / 91.42, CIFAR-100
-    53.16 / 57.40 / 64.53 (again at 100: 85.94 and 53.15; a third party 85.16 and 52.8), and
-    CIFAR-100 at imbalance 100 in 400 epochs 55.06.
 
     The images are those of the authors' subset (`subset_seed=10`; other recipes: 0). Their
     prototypes come, by mistake, from rows of features (`prototype_source=feature_rows_tiled`). So
@@ -206,8 +202,7 @@ def imagenet_lt_bcl(
 ) -> Recipe:
     """BCL on ImageNet-LT, 452 steps an epoch.
 
-    Published: ResNeXt-50, 90 epochs, 57.2 with SimCLR's views, 57.2 with RandAugment on one
-    ("sim-rand"), 57.8 on both ("rand-rand"). ResNet-50 (recalled): 56.0, 90 epochs.
+    Both contrasted views are SimCLR's, or RandAugment makes one ("sim-rand") or both ("rand-rand").
     """
     text = str(view_preset("simclr-rand", 224))
     kind = [] if network == "resnet50" else ["resnext50"]
@@ -224,8 +219,8 @@ def imagenet_lt_bcl(
 def imagenet_lt_concutmix(network: str = "resnet50", epochs: int = 100) -> Recipe:
     """ConCutMix on ImageNet-LT, 452 steps an epoch.
 
-    Published: ResNet-50, 100 epochs, 58.49; ResNeXt-50, 90 epochs 59.76, 180 epochs 60.37. Their
-    logs: 15 hours for ResNet-50 and 17 for 90 epochs of ResNeXt-50, on unrecorded GPUs.
+    The authors' logs say 15 hours for ResNet-50 and 17 for 90 epochs of ResNeXt-50, not on which
+    GPUs.
     """
     warm_up = {100: 70, 90: 60, 180: 120}[epochs]
     kind = [] if network == "resnet50" else ["resnext50"]
@@ -251,17 +246,14 @@ def _inaturalist18() -> Data:
 
 
 def inaturalist18_bcl() -> Recipe:
-    """BCL with ResNet-50 on iNaturalist 2018, 100 epochs of 1,709 steps.
-
-    Published (recalled): 71.8.
-    """
+    """BCL with ResNet-50 on iNaturalist 2018, 100 epochs of 1,709 steps."""
     return _large("inaturalist18-bcl", _inaturalist18(), "bcl", 100, lr=0.2, weight_decay=1e-4)
 
 
 def inaturalist18_concutmix() -> Recipe:
     """ConCutMix with ResNet-50 on iNaturalist 2018, 100 epochs of 3,418 steps of 128 images.
 
-    Two steps share one update, as published. Published: 72.06 (in a hidden part of their README).
+    Two steps share one update, as published.
     """
     return _large(
         "inaturalist18-concutmix",

@@ -27,7 +27,7 @@ FINE_TUNING: dict[str, Any] = {
     "optimizer": Optimizer(**optim.FINE_TUNING["sgd"]),
     "schedule": Schedule(kind="cosine", warmup=0.05),
 }
-"""A cautious start for a backbone that is trained already, on an own folder of images."""
+"""Cautious settings for fine-tuning a pretrained backbone on a folder of images."""
 
 
 def compose(

@@ -3,7 +3,8 @@
 The images cannot be downloaded by the library. Give the official list and the folder that its
 paths start from: `longtailed train imagenet-lt-ce source=ImageNet_LT_train.txt root=/images`.
 The lists of the other splits are found beside it by name. The validation list chooses the epoch;
-figures are on the test list (iNaturalist: on its validation list, as published).
+figures are on the test list (iNaturalist: on its validation list, as published). Published figures
+are in `published.csv`.
 
 These recipes have been checked on a few steps only: nobody has trained them to the end here.
 """
@@ -38,9 +39,8 @@ def _stage(method: str, weight_decay: float = 5e-4, **options: Any) -> Stage:
 def imagenet_lt(method: str = "ce", **options: Any) -> Recipe:
     """ResNeXt-50 on ImageNet-LT, 90 epochs of 226 steps.
 
-    Published top-1 with cross-entropy: instance sampling 44.4, class-balanced 45.1, square-root
-    46.8, progressive 47.2. The authors' class-balanced sampling takes the classes in turn and four
-    images of each (`sampler=class-aware`).
+    The authors' class-balanced sampling takes the classes in turn and four images of each
+    (`sampler=class-aware`).
     """
     sampler = str(options.get("sampler", ""))
     named = {"class-aware": "class-balanced"}.get(sampler, sampler)
@@ -72,9 +72,8 @@ def imagenet_lt_ldam_drs() -> Recipe:
 def places_lt(method: str = "ce") -> Recipe:
     """ResNet-152 with ImageNet weights on Places-LT, 30 epochs of 244 steps.
 
-    The weights are torchvision's first ones, the authors'. Published top-1 with cross-entropy
-    (secondary source): 30.2, with only the last block and the classifier trained; here all layers
-    are.
+    The weights are torchvision's first ones, the authors'. The published run trained only the last
+    block and the classifier; here all layers are trained.
     """
     stage = Stage(
         method=method,
@@ -93,10 +92,7 @@ def places_lt(method: str = "ce") -> Recipe:
 
 
 def inaturalist18(method: str = "ce") -> Recipe:
-    """ResNet-50 on iNaturalist 2018, 90 epochs of 854 steps, evaluated on the validation list.
-
-    Published top-1 with cross-entropy [recalled, not seen]: 61.7.
-    """
+    """ResNet-50 on iNaturalist 2018, 90 epochs of 854 steps, evaluated on the validation list."""
     return Recipe(
         name=f"inaturalist18-{method}",
         data=Data(

@@ -166,6 +166,11 @@ def value_text(value: Any) -> str:
     return plain if parse_value(plain) == value else text
 
 
+def recipe_keys(recipe: Recipe) -> list[Path]:
+    """Return the path of every setting that `override` can change in a recipe."""
+    return list(_places(recipe.model_dump(mode="json")))
+
+
 def _places(values: Mapping[str, Any]) -> Iterator[Path]:
     """Yield the path of every setting of a recipe."""
     for name in Recipe.model_fields:
@@ -221,7 +226,7 @@ def _resolve(key: str, values: Mapping[str, Any]) -> Path:
         raise LongTailedError(f"{key!r} is ambiguous; say which: {shown}.")
     names = {".".join(map(str, place)) for place in places} | {str(p[-1]) for p in places}
     near = names if "." in key else {name for name in names if "." not in name}
-    raise unknown_name("key", key, near)
+    raise unknown_name("key", key, near, listing="keys")
 
 
 def _get(values: Any, path: Path) -> Any:

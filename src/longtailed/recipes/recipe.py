@@ -23,7 +23,7 @@ from longtailed.nn.settings import NetworkSpec
 from longtailed.training.options import Capture, FitOptions
 
 # Settings that change no result: how a recipe is called and executed, and where its files lie. What
-# the files hold is compared when a run is taken up again (see `longtailed.runs.directory`).
+# the files hold is compared when a run is resumed (see `longtailed.runs.directory`).
 EXECUTION = ("name", "capture", "compile")
 STAGE_EXECUTION = ("checkpoint_every",)
 ACCESS = ("root", "val_list", "test_list", "download", "workers", "on_bad_image", "verify")

@@ -7,10 +7,9 @@ at a pixel (`layout=channels`, the method's default). An epoch's last partial ba
 train the same without the generator, name the method: `method=ldam-drw`, `method=ce`,
 `method=focal` (`method=ldam-drs` and its options for the large sets).
 
-Figures are top-1 accuracy in percent. The authors chose the epoch on the test split (CIFAR) or on
-the validation list. "Not found": the paper's table is not among the sources that were at hand.
-"Recalled": not seen in a source; check before quoting. Nobody has trained these recipes to the end
-here.
+Published figures are in `published.csv`. The authors chose the epoch on the test split (CIFAR) or
+on the validation list. Other rows of the paper's table were not found. Nobody has trained these
+recipes to the end here.
 """
 
 from __future__ import annotations
@@ -66,10 +65,9 @@ def _cifar(dataset: Dataset, profile: Profile, method: str) -> Recipe:
 def ldam_drw(dataset: Dataset, profile: Profile = "exp") -> Recipe:
     """RSG with LDAM and deferred re-weighting, at imbalance 100 (exponential) or 50 (step).
 
-    Published, exponential imbalance 100 / 50: CIFAR-10 79.95 / 82.8 (this one recalled),
-    CIFAR-100 44.55 / 48.5; for 50: `longtailed train cifar10-lt-rsg-ldam-drw imbalance=50`.
-    Step imbalance, and DenseNet-40 and ResNeXt-29 (`network=densenet40`, `network=resnext29`):
-    not found.
+    `longtailed train cifar10-lt-rsg-ldam-drw imbalance=50` trains the other published ratio. No
+    figure was found for step imbalance, nor for DenseNet-40 and ResNeXt-29 (`network=densenet40`,
+    `network=resnext29`).
     """
     return _cifar(dataset, profile, "rsg-ldam-drw")
 
@@ -77,7 +75,7 @@ def ldam_drw(dataset: Dataset, profile: Profile = "exp") -> Recipe:
 def focal(dataset: Dataset, profile: Profile = "exp") -> Recipe:
     """RSG with the focal loss, gamma 1, at imbalance 100 (exponential) or 50 (step).
 
-    Published figure: not found.
+    No published figure was found.
     """
     return _cifar(dataset, profile, "rsg-focal")
 
@@ -85,15 +83,15 @@ def focal(dataset: Dataset, profile: Profile = "exp") -> Recipe:
 def ce(dataset: Dataset, profile: Profile = "exp") -> Recipe:
     """RSG with cross-entropy, at imbalance 100 (exponential) or 50 (step).
 
-    Published figure: not found.
+    No published figure was found.
     """
     return _cifar(dataset, profile, "rsg")
 
 
 def imagenet_lt() -> Recipe:
-    """ResNeXt-50 on ImageNet-LT with RSG, LDAM and deferred re-sampling, 100 epochs of batch 256.
+    """ResNeXt-50 on ImageNet-LT with RSG, LDAM and deferred re-sampling.
 
-    Published top-1: 51.8 (many / medium / few 63.2 / 48.2 / 32.3, recalled).
+    100 epochs of batch 256.
     """
     stage = _large_stage(100, 2e-4, (59, 79, 94), start=80, warmup=5, max_margin=0.3, scale=30.0)
     name = "imagenet-lt-rsg-ldam-drs"
@@ -103,8 +101,7 @@ def imagenet_lt() -> Recipe:
 def places_lt() -> Recipe:
     """ResNet-152 with ImageNet weights on Places-LT with RSG, LDAM and deferred re-sampling.
 
-    30 epochs of batch 256, all layers trained, without colour jitter. Published top-1: 39.3 (many /
-    medium / few 41.9 / 41.4 / 32.0).
+    30 epochs of batch 256, all layers trained, without colour jitter.
     """
     stage = _large_stage(30, 1e-4, (9, 19), start=10, lr=0.01, max_margin=0.2, scale=50.0)
     recipe = large.places_lt()
@@ -117,7 +114,6 @@ def inaturalist18() -> Recipe:
     """ResNet-50 on iNaturalist 2018 with RSG, LDAM and deferred re-sampling, 180 epochs.
 
     The generator's centres and gates are 250 million numbers, with momentum and gradients 3 GB.
-    Published top-1: 70.26 (67.9 for a shorter schedule, recalled).
     """
     stage = _large_stage(180, 5e-5, (99, 139, 169), start=140, warmup=5, max_margin=0.1, scale=50.0)
     recipe = large.inaturalist18()

@@ -6,10 +6,9 @@ at epoch 160. MetaSAug sets 10 images of each class aside first, so its largest 
 490 images and its figures are not on the training set of other methods. The images of the authors'
 subset are not reproduced, only its class sizes.
 
-Published figures are top-1 errors in percent, on CIFAR those of the epoch that is best on the test
-split; the "published" protocol reports the best of every tenth epoch beside the last one.
-"Recalled" figures were not seen in a source. None of these runs has been repeated here at full
-length.
+Published figures are in `published.csv`; on CIFAR they are of the epoch that is best on the test
+split. The "published" protocol reports the best of every tenth epoch beside the last one. None of
+these runs has been repeated here at full length.
 
 Run with `longtailed train NAME`; for images that cannot be downloaded see `recipes.large`.
 """
@@ -64,7 +63,7 @@ def _cifar(
 
 
 def _name(dataset: str, imbalance: int, method: str) -> str:
-    """Return a recipe's name; an imbalance of 100 goes without saying."""
+    """Return a recipe's name; an imbalance of 100 is not named."""
     return f"{dataset}-lt-{method}" if imbalance == 100 else f"{dataset}-lt-{imbalance}-{method}"
 
 
@@ -81,11 +80,8 @@ def metasaug(dataset: Dataset, imbalance: int = 100, criterion: str = "ce") -> R
     """MetaSAug on long-tailed CIFAR with cross-entropy or LDAM margins, ResNet-32.
 
     Cost: of 200 epochs the last 40 take about 3.5 times as long as with cross-entropy.
-    Published error at imbalance 200 / 100 / 50 / 20 / 10 (authors' repository):
-    CIFAR-10 cross-entropy 23.11 / 19.46 / 15.97 / 12.36 / 10.56, LDAM 22.65 / 19.34 / 15.66 / 11.90
-    / 10.32; CIFAR-100 cross-entropy 60.06 / 53.13 / 48.10 / 42.15 / 38.27, LDAM 56.91 / 51.99 /
-    47.73 / 42.47 / 38.72. Their scripts set a strength of 0.75 for LDAM on CIFAR-100 at 20 and 50;
-    the others have their code's default, and the code for cross-entropy is not public.
+    The authors' scripts set a strength of 0.75 for LDAM on CIFAR-100 at imbalance 20 and 50; the
+    others have their code's default, and the code for cross-entropy is not public.
     """
     method = "metasaug" if criterion == "ce" else f"metasaug-{criterion}"
     data = Data(
@@ -107,10 +103,8 @@ def risda(dataset: Dataset, imbalance: int = 100) -> Recipe:
     The relations of classes come from the plain epoch with the best training accuracy, as in the
     authors' code. Cost: about 200 epochs of cross-entropy and 160 passes over the training images
     without gradients; `graph=running`, the method's default, saves those passes.
-    Published error on CIFAR-100 at imbalance 100 / 50 (public leaderboard) 49.84 / 46.16, at 10
-    37.62 (recalled); CIFAR-10 at 100 20.11 (recalled, and repeated elsewhere for other ratios, so
-    doubtful); no figure was found for the others. alpha and beta are the authors' for CIFAR-100 at
-    200 and 100, and their code's defaults elsewhere.
+    No figure was found for CIFAR-10 but at imbalance 100, nor for CIFAR-100 at 200 and 20. alpha
+    and beta are the authors' for CIFAR-100 at 200 and 100, and their code's defaults elsewhere.
     """
     data = Data(source=dataset, imbalance=imbalance, subset_seed=42, views=REFLECTED)
     options: dict[str, Any] = {"graph": "best"}
@@ -153,7 +147,7 @@ def imagenet_lt_metasaug() -> Recipe:
 
     The meta set is half of the validation list; the other half chooses the epoch. Cost: 90 epochs,
     and 20 of forward passes. A network that was trained before saves the first stage:
-    `network.init_from=RUN 0.epochs=0`. Published error 52.33 (authors' repository), 52.61 (paper).
+    `network.init_from=RUN 0.epochs=0`.
     """
     data = Data(source="ImageNet_LT_train.txt", meta_per_class=10, meta_source="val")
     return _metasaug_large("imagenet-lt-metasaug", data, 90, 5e-4, meta_view="test")
@@ -177,7 +171,6 @@ def inaturalist_metasaug(year: int) -> Recipe:
 
     5 (2017) or 2 (2018) training images of each class are also the meta set. Cost: 200 epochs, and
     20 of forward passes; `network.init_from=RUN 0.epochs=0` starts from a trained network.
-    Published error 2018: 30.50 (authors' repository), 31.25 (paper); 2017: 36.72 (paper).
     """
     data = _inaturalist(year, 5 if year == 17 else 2)
     return _metasaug_large(f"inaturalist{year}-metasaug", data, 200, 1e-4)
@@ -208,7 +201,7 @@ def _risda_large(name: str, data: Data, head_classes: float) -> Recipe:
 def imagenet_lt_risda() -> Recipe:
     """RISDA on ImageNet-LT, ResNet-50 from scratch, without the shift of means.
 
-    Cost: 100 epochs of 905 steps. Published error 49.31 (the authors' log: test accuracy 50.688).
+    Cost: 100 epochs of 905 steps.
     """
     data = Data(source="ImageNet_LT_train.txt", views=PLAIN_CROP)
     return _risda_large("imagenet-lt-risda", data, 385)
@@ -218,6 +211,6 @@ def inaturalist18_risda() -> Recipe:
     """RISDA on iNaturalist 2018 with the settings of ImageNet-LT, as the authors suggest.
 
     Their code for it is not public; the share of head classes is ImageNet-LT's. Cost: 100 epochs of
-    3,418 steps. Published error 30.85 (recalled).
+    3,418 steps.
     """
     return _risda_large("inaturalist18-risda", _inaturalist(18), 0.385)

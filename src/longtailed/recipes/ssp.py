@@ -11,9 +11,9 @@ the row without pre-training.
 Command: `longtailed train cifar10-lt-rotation-ce download=true`; for large images also
 `source=ImageNet_LT_train.txt root=/images`.
 
-Published figures are of the best epoch on the test split. The tables of 2107.03758 (withdrawn by
-its author; batch 256) come from its repository's images. "Recalled" figures were not seen in a
-source. None of these runs has been repeated here at full length.
+Published figures are in `published.csv`. They are of the best epoch on the test split. Those of
+2107.03758 (withdrawn by its author; batch 256) come from its repository's images. None of these
+runs has been repeated here at full length.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def _cifar(
 def rotation(dataset: Dataset, imbalance: int = 100) -> Recipe:
     """Rotation prediction alone, to start other runs from (`network.init_from`).
 
-    Its classifier is not trained: figures of this run mean nothing but for the journal's
+    Its classifier is not trained: the only meaningful figure of this run is the journal's
     rotation accuracy (seen on CIFAR-10 at imbalance 100: about 84 percent on test images). It
     holds no image out, because the published rows that start from it did not.
     """
@@ -104,10 +104,7 @@ def rotation(dataset: Dataset, imbalance: int = 100) -> Recipe:
 def rotation_ce(dataset: Dataset, imbalance: int = 100) -> Recipe:
     """Rotation prediction, then cross-entropy: CE (uniform) + SSP.
 
-    Published error at imbalance 100 / 50 / 10 (2006.07529): CIFAR-10 26.50 / 21.80 / 12.28,
-    CIFAR-100 59.60 / 54.96 / 42.93. Published accuracy at 100 / 50 / 20 / 10 (2107.03758):
-    CIFAR-10 73.8 / 78.5 / 84.6 / 87.4, CIFAR-100 40.8 / 45.3 / 52.6 / 57.8; without SSP 71.3 /
-    76.8 / 83.4 / 86.2 and 38.9 / 42.9 / 50.8 / 56.8. ResNet-44, -56 and -110: `network=resnet56`.
+    The study also trained ResNet-44, -56 and -110: `network=resnet56`.
     """
     return _cifar("rotation-ce", dataset, imbalance, rotation_stage(), _cifar_stage("ce"))
 
@@ -116,48 +113,32 @@ def rotation_resampling(dataset: Dataset, imbalance: int = 100) -> Recipe:
     """Rotation prediction, then cross-entropy with re-sampling: CE (balanced) + SSP.
 
     Images are drawn with the weights (1 - b) / (1 - b^n), b = 0.9999, as in the authors' code.
-    Published error at imbalance 100 / 50 / 10 (2006.07529): CIFAR-10 23.47 / 19.60 / 11.57,
-    CIFAR-100 56.94 / 52.91 / 41.94. Published accuracy at 100 / 50 / 20 / 10 (2107.03758):
-    CIFAR-10 73.4 / 78.7 / 84.2 / 87.8, CIFAR-100 40.8 / 44.9 / 52.8 / 57.8.
     """
     second = _cifar_stage("ce", sampler="effective-number")
     return _cifar("rotation-resampling", dataset, imbalance, rotation_stage(), second)
 
 
 def rotation_class_balanced(dataset: Dataset, imbalance: int = 100) -> Recipe:
-    """Rotation prediction, then cross-entropy with class-balanced weights.
-
-    Published accuracy at imbalance 100 / 50 / 20 / 10 (2107.03758): CIFAR-10 74.9 / 80.1 / 84.3 /
-    87.7, CIFAR-100 40.3 / 44.3 / 51.8 / 57.1.
-    """
+    """Rotation prediction, then cross-entropy with class-balanced weights."""
     second = _cifar_stage("class-balanced")
     return _cifar("rotation-class-balanced", dataset, imbalance, rotation_stage(), second)
 
 
 def rotation_ce_drw(dataset: Dataset, imbalance: int = 100) -> Recipe:
-    """Rotation prediction, then cross-entropy with deferred re-weighting.
-
-    Published accuracy at imbalance 100 / 50 / 20 / 10 (2107.03758): CIFAR-10 77.5 / 81.2 / 86.3 /
-    88.2, CIFAR-100 44.1 / 48.4 / 53.8 / 59.1.
-    """
+    """Rotation prediction, then cross-entropy with deferred re-weighting."""
     second = _cifar_stage("ce-drw")
     return _cifar("rotation-ce-drw", dataset, imbalance, rotation_stage(), second)
 
 
 def rotation_ldam(dataset: Dataset, imbalance: int = 100) -> Recipe:
-    """Rotation prediction, then LDAM without re-weighting.
-
-    Published accuracy at imbalance 100 / 50 / 20 / 10 (2107.03758): CIFAR-10 74.1 / 78.2 / 84.0 /
-    86.9, CIFAR-100 40.2 / 44.1 / 51.2 / 55.9.
-    """
+    """Rotation prediction, then LDAM without re-weighting."""
     return _cifar("rotation-ldam", dataset, imbalance, rotation_stage(), _cifar_stage("ldam"))
 
 
 def rotation_ldam_drw(dataset: Dataset, imbalance: int = 100) -> Recipe:
     """Rotation prediction, then LDAM with deferred re-weighting.
 
-    Published error at imbalance 100 / 50 / 10 (2006.07529, a leaderboard's copy): CIFAR-10 22.17 /
-    17.87 / 11.47, CIFAR-100 56.57 / 52.89 / 41.09; none at 20.
+    No figure was found for imbalance 20.
     """
     stages = (rotation_stage(), _cifar_stage("ldam-drw"))
     return _cifar("rotation-ldam-drw", dataset, imbalance, *stages, published=imbalance != 20)
@@ -183,8 +164,8 @@ def moco(dataset: Dataset, imbalance: int = 100) -> Recipe:
 def moco_ce(dataset: Dataset, imbalance: int = 100) -> Recipe:
     """MoCo, then cross-entropy.
 
-    The published appendix says better than none and worse than rotation; its figures and settings
-    were not found.
+    The published appendix says that it is better than no pre-training and worse than rotation. Its
+    figures and settings were not found.
     """
     stages = (moco_stage(), _cifar_stage("ce"))
     return _cifar("moco-ce", dataset, imbalance, *stages, published=False)
@@ -232,9 +213,8 @@ def _large(name: str, base: Recipe, batch_size: int, weight_decay: float, *stage
 def imagenet_lt(variant: str = "ce") -> Recipe:
     """MoCo, then ResNet-50 with labels on ImageNet-LT, batch 128.
 
-    Published error (2006.07529): uniform 54.4 (`ce`; one user got 58.9, another 54.4), class-aware
-    sampling 52.4 (`class-balanced-sampling`), and with cRT after the uniform run 48.7 (`crt`).
-    Without SSP (recalled): 58.4, 55.0 and 52.7.
+    `ce` draws images uniformly, `class-balanced-sampling` takes the classes in turn, and `crt`
+    re-trains the classifier after the uniform run.
     """
     last = (
         (retraining("crt", epochs=10, weight_decay=5e-4, **AS_PUBLISHED["crt"]),)
@@ -247,9 +227,7 @@ def imagenet_lt(variant: str = "ce") -> Recipe:
 def inaturalist18(variant: str = "ce") -> Recipe:
     """MoCo, then ResNet-50 with labels on iNaturalist 2018, batch 100.
 
-    Published error (2006.07529): uniform 35.6 (`ce`), class-aware sampling 34.1
-    (`class-balanced-sampling`), and with cRT after the uniform run 31.9 (`crt`; 34.8 without SSP,
-    from a secondary source).
+    The variants are those of ImageNet-LT.
     """
     last = (
         (retraining("crt", epochs=30, weight_decay=1e-4, **AS_PUBLISHED["crt"]),)

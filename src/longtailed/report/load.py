@@ -38,7 +38,8 @@ class RunRecord:
     `labels`, `predictions`, `confidences` [N] are those of the last epoch on the test images;
     `chosen_on` says what the epoch was chosen on, and an evaluation's `tested_on` which images its
     figures are of; `train_seconds` covers all stages, and an evaluation's epoch counts from 0 in
-    the last stage.
+    the last stage. `published` holds a sentence for each figure that was published for the run's
+    settings.
     """
 
     directory: Path
@@ -47,6 +48,7 @@ class RunRecord:
     metrics: tuple[Mapping[str, Any], ...]
     evaluations: Mapping[str, Evaluation]
     chosen_on: str
+    published: tuple[str, ...]
     train_seconds: float
     labels: npt.NDArray[np.int64]
     predictions: npt.NDArray[np.int64]
@@ -115,6 +117,7 @@ def load_run(run_dir: Path | str) -> RunRecord:
             for name, entry in run.evaluations.items()
         },
         chosen_on=str(results.get("chosen_on", "not recorded")),
+        published=tuple(map(str, results.get("published", ()))),
         train_seconds=seconds or float(results.get("train_seconds") or 0),
         labels=labels,
         predictions=predictions,

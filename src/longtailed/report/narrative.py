@@ -184,6 +184,7 @@ def protocol(runs: Sequence[Styled]) -> list[tuple[str, tuple[str, ...]]]:
         ("Epochs", lambda run: str(run.epochs)),
         ("Seed", lambda run: str(run.seed)),
         ("Epoch chosen on", lambda run: run.chosen_on),
+        ("Published", lambda run: ". ".join(run.published) or "nothing for these settings"),
         ("Groups by", lambda run: run.last.rule),
         ("Precision", _precision),
         ("Training time", lambda run: duration(run.train_seconds)),

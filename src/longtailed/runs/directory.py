@@ -1,4 +1,4 @@
-"""A run's directory: whose it is, and whether the data is still what the run began with."""
+"""A run's directory: which recipe it belongs to, and whether the data has changed since."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def record_run(
             changed = "the weights that it began from are others"
         if changed is not None:
             raise LongTailedError(
-                f"{directory} holds a run on other data: {changed}. Restore what it was, choose "
+                f"{directory} holds a run on other data: {changed}. Restore the data, choose "
                 "another directory with --out, or remove this one."
             )
     return record, files
@@ -130,7 +130,7 @@ def record_run(
 def check_unchanged(
     directory: Path, recipe: Recipe, given: Given | None = None, module: nn.Module | None = None
 ) -> None:
-    """Raise `LongTailedError`, saying what has changed, unless a run's data is what it was."""
+    """Raise `LongTailedError`, saying what has changed, unless a run's data is unchanged."""
     record_run(directory, recipe, open_images(recipe, scan=False, given=given), module)
 
 

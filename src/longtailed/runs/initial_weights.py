@@ -22,14 +22,14 @@ TIMM = "model."  # before all names of a timm backbone, and in no file of anothe
 
 @dataclass(frozen=True)
 class InitialWeights:
-    """What was taken over.
+    """What was loaded.
 
     Args:
-        backbone: the number of the backbone's tensors.
-        head: whether the head came along.
-        note: what was taken from where, and what was left out, as text.
-        statistics: mean and standard deviation of the images that the weights are used to; None
-            if nothing says.
+        backbone: the number of tensors that were loaded into the backbone.
+        head: whether the head was loaded, too.
+        note: what was loaded from where, and what was left out, as text.
+        statistics: mean and standard deviation of the images that the weights were trained on;
+            None if they are unknown.
     """
 
     backbone: int
@@ -41,15 +41,15 @@ class InitialWeights:
 def load_initial_weights(
     path: Path, network: Network, class_names: Sequence[str] | None = None
 ) -> InitialWeights:
-    """Load a network's backbone from a run's directory or a file; return what was taken over.
+    """Load a network's backbone from a run's directory or a file; return what was loaded.
 
     See `find_weights` for the files that can be read. Every tensor of the backbone must be there
-    and fit. The head comes along from a run that trained one of the same kind, if it knows all
-    of `class_names` (in label order): its rows are put in their order. Else it keeps its new
-    weights, as it does if `class_names` is None.
+    and fit. The head is loaded from a run that trained one of the same kind and all of the classes
+    `class_names`; its rows are put in their order. Otherwise, and if `class_names` is None, the
+    head keeps its new weights.
 
-    Raises `LongTailedError` that lists the first tensors that are missing, foreign or of another
-    shape.
+    Raises `LongTailedError` that lists the first tensors that are missing, not part of the
+    backbone, or of another shape.
     """
     home = path if path.is_dir() else path.parent
     state = network.backbone.state_dict()
@@ -105,7 +105,7 @@ def _load_head(
     rows = [theirs.index(name) for name in class_names]
     network.head.load_state_dict({name: tensor[rows] for name, tensor in given.items()})
     if rows == list(range(len(theirs))):
-        return True, "the head came along"
+        return True, "the head was loaded, too"
     if len(rows) < len(theirs):
-        return True, f"{len(rows)} of the head's {len(theirs)} classes came along, by name"
-    return True, "the head came along, its classes put in this run's order by name"
+        return True, f"{len(rows)} of the head's {len(theirs)} classes were loaded, by name"
+    return True, "the head was loaded, too, its classes put in this run's order by name"

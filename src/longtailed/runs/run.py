@@ -24,6 +24,7 @@ from longtailed.methods import Method, method_class, never_begun
 from longtailed.nn import Network
 from longtailed.nn.given import name_of
 from longtailed.recipes import Recipe, compose, named_recipe, override
+from longtailed.recipes.published import figures_for
 from longtailed.report import write_report
 from longtailed.report.run_directory import LAST, RunDirectory
 from longtailed.runs.directory import (
@@ -118,11 +119,11 @@ def train(
     """Return the finished run of a recipe, trained, evaluated and reported in one directory.
 
     Called again with the same arguments it goes on where it was interrupted, or returns the
-    finished run, unless its images are others by now; then it says what has changed. `data` is the
-    name or path of a source, an `ImageSet`, a torch or Hugging Face data set (as for
-    `ImageSet.from_dataset`), or a mapping of such sets by split (train, val, test); images that
-    are given so are known by their content. `out` is the directory (default:
-    runs/<recipe's name>-<hash>). Without `report` no HTML page is written, which saves a second.
+    finished run. If its images have changed since, an error says which. `data` is the name or path
+    of a source, an `ImageSet`, a torch or Hugging Face data set (as for `ImageSet.from_dataset`),
+    or a mapping of such sets by split (train, val, test); images that are given so are known by
+    their content. `out` is the directory (default: runs/<recipe's name>-<hash>). Without `report`
+    no HTML page is written, which saves a second.
 
     >>> from longtailed import train
     >>> run = train(data="digits", method="ldam-drw", network="resnet20",
@@ -192,8 +193,9 @@ def train(
 def initial_network(recipe: Recipe, splits: Splits, module: nn.Module | None = None) -> Network:
     """Return the recipe's network as training finds it; its weights depend on the seed alone.
 
-    Images are normalised as pretrained weights, or those of a file (`weights`), are used to, unless
-    the recipe says how. `module` is the network, if it was given in Python.
+    With pretrained weights, or weights from a file (`weights`), images are normalised as they were
+    when these were trained, unless the recipe gives a mean and standard deviation. `module` is the
+    network, if it was given in Python.
     """
     spec, train = recipe.network, splits.sets["train"]
     image = next(splits.scan("train", batch_size=2)).images[0].cpu()
@@ -333,6 +335,7 @@ class _Runner:
             "evaluations": evaluations,
             "epochs": epochs,
             "chosen_on": self._chosen_on(result),
+            "published": [row.sentence for row in figures_for(self.recipe)],
             "train_seconds": seconds,
             "metrics": figures,
             **{key: self.manifest[key] for key in ("near_duplicates",) if key in self.manifest},

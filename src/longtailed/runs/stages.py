@@ -97,7 +97,8 @@ def _check_views(own: Mapping[str, str], asked: set[tuple[str, str]], splits: Sp
 def start_from(recipe: Recipe, network: Network, splits: Splits) -> dict[str, Any] | None:
     """Load the weights that the recipe's network starts from; return what they were, if any.
 
-    Images are then normalised as these weights are used to, unless the recipe says how.
+    Images are then normalised as they were when the weights were trained, unless the recipe gives
+    a mean and standard deviation.
 
     Raises `LongTailedError` if they do not fit, or if a stage takes over a classifier or builds on
     a frozen backbone that nothing has trained.

@@ -94,7 +94,7 @@ def evaluate(
 
 
 def own_test(manifest: dict[str, Any]) -> str:
-    """Return what a run's own test images are, in words that can stand beside figures."""
+    """Return a description of a run's own test images, such as "the test images"."""
     return str(manifest.get("tested_on", "the test images"))
 
 
@@ -106,9 +106,9 @@ def evaluation_images(
     split: str | None,
     data_options: dict[str, Any],
 ) -> tuple[ImageSet, str]:
-    """Return a run's own test images, or those of other data or another split (see `evaluate`).
+    """Return the images to evaluate on, and a description of them for the figures.
 
-    With them comes what they are, in words that can stand beside figures.
+    They are a run's own test images, or those of other data or another split (see `evaluate`).
     """
     if isinstance(data, str | Path | None):
         source = None if data is None else str(data)
@@ -162,7 +162,7 @@ def _own_test_images(
     if changed is not None:
         raise LongTailedError(
             f"the test images have changed since {directory} was trained: {changed}. Restore "
-            "what it was, or name data to evaluate on as it is now with --data."
+            "the images, or name the data to evaluate on with --data."
         )
     return sets["test"]
 

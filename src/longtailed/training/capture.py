@@ -101,7 +101,7 @@ class Replayed:
         self.eager_calls, self.captures, self.failed = 0, 0, False
 
     def __call__(self, function: Function, inputs: tuple[Tensor, ...]) -> None:
-        """Call the function, one way or the other."""
+        """Call the function eagerly, or replay its graph."""
         if not self._ready(function, inputs):
             function(inputs)
             return
@@ -115,7 +115,7 @@ class Replayed:
         self.graph, self.eager_calls = None, 0
 
     def _ready(self, function: Function, inputs: tuple[Tensor, ...]) -> bool:
-        """Return whether there is a graph for such inputs, after capturing it if it is time."""
+        """Return whether a graph for such inputs exists; capture it once the warm-up is over."""
         shapes = [(tensor.shape, tensor.dtype) for tensor in inputs]
         if self.shapes is None:
             self.shapes = shapes

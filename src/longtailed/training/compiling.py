@@ -18,9 +18,10 @@ from longtailed.nn import Backbone
 def compiled_stages(method: Method) -> Iterator[None]:
     """Run the stages of the method's backbone compiled wherever gradients are wanted.
 
-    Stage by stage, so that methods that enter the backbone between stages profit too. Evaluation
-    stays as it is: its other batch sizes would each be compiled anew.
-    Raises `LongTailedError` for a method that differentiates the network forward.
+    Each stage is compiled by itself, so that methods that run only some stages profit too.
+    Evaluation is not compiled: each of its batch sizes would cost another compilation.
+
+    Raises `LongTailedError` for a method that uses forward-mode differentiation.
     """
     if not method.compilable:
         raise LongTailedError(

@@ -23,9 +23,9 @@ def make_fabric(
 
     `device` is "auto" (CUDA if there is one), "cpu", "cuda" or "cuda:K"; `devices` is the number
     of processes. Under torchrun the environment's world is used. `precision` is "32", "bf16" or
-    "auto" (see `resolve_precision`); `precision_of` tells what it came to. `idle_parameters` says
+    "auto" (see `resolve_precision`); `precision_of` returns the choice. `idle_parameters` says
     that a step may leave parameters without a gradient (`Method.idle_parameters`): several
-    processes then look in each step which ones, so that these stay as they are with one process.
+    processes then find out in each step which ones, and do not update them either.
     Raises `LongTailedError` for a device that this machine does not have.
     """
     kind, _, number = device.partition(":")

@@ -77,9 +77,10 @@ class Evaluator:
 
     `groups` says how classes are grouped by size (see `metrics.class_groups`). The method is left
     in the mode (training or not) that it was in. Nothing is read from the device before the end
-    of a pass. With `captured`, batches run as CUDA graphs, which see new weights but not a method
-    whose `predict` takes another way in Python. With `features`, a method on a frozen backbone
-    classifies what is kept there, and images are read once instead of in each pass.
+    of a pass. With `captured`, batches run as CUDA graphs. A graph sees new weights, but it repeats
+    the operations that were recorded: a `predict` with an `if` whose outcome changes would be
+    wrong. With `features`, a method on a frozen backbone classifies the features that are kept
+    there, so images are read once and not in each pass.
 
     The default batch is `pass_batch_size`. Raises `LongTailedError` if a prediction is NaN.
     """

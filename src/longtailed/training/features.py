@@ -27,11 +27,11 @@ def pass_batch_size(imageset: ImageSet, device: torch.device) -> int:
 
 
 class FeatureStore:
-    """What a backbone makes of a split's images, seen as in an evaluation.
+    """A backbone's features of whole splits, with the view and mode of an evaluation.
 
-    A split is computed when it is first asked for, by all processes together, each its share. The
-    features are kept until they are asked for with another state of the backbone, so that stages
-    and evaluations on the same frozen backbone share them.
+    The features of a split are computed on the first request; each process computes its share.
+    They are kept until the backbone's weights or statistics change, so that stages and evaluations
+    on the same frozen backbone share them.
     """
 
     def __init__(self, splits: Splits, fabric: Fabric) -> None:

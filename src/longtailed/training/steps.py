@@ -33,7 +33,7 @@ StepFunction: TypeAlias = "Callable[[Steps, tuple[Tensor, ...]], None]"
 
 
 def seed_generators(generator: torch.Generator, job: Job, *purpose: int | str) -> None:
-    """Seed the stage's generator, and the global ones for dropout inside foreign networks."""
+    """Seed the stage's generator, and the global ones for dropout inside third-party networks."""
     seed = step_seed(job.seed, "step", job.stage, *purpose)
     generator.manual_seed(seed)
     # torch.manual_seed would do the same and take half a millisecond.

@@ -72,7 +72,7 @@ class TermSums:
         return dict(zip(self.names, means.tolist(), strict=True))
 
     def glimpse(self) -> dict[str, float]:
-        """Return the means without waiting for a GPU: there, those of about the last glimpse."""
+        """Return the means without waiting; on a GPU they are about as old as the last call."""
         if not self.values.is_cuda:
             return self.means()
         seen = {}

@@ -95,7 +95,7 @@ class Alternatives:
         return self._command(what, "longer", changes)
 
     def logit_adjustment(self) -> Command | None:
-        """Return the run with the class prior in the loss, instead of a loss that is as simple."""
+        """Return the run with logit adjustment instead of cross-entropy, focal loss or LDAM."""
         if self.stage is None or {PRIOR, CLASSIFIER} & self.held:
             return None
         if method_class(self.stage.method) not in (CrossEntropy, Focal, LDAM):
@@ -167,7 +167,7 @@ class Alternatives:
         return self._command(what, "pretrained", changes)
 
     def augmented_features(self) -> Command | None:
-        """Return the run with the rare classes' features augmented, instead of a plain loss."""
+        """Return the run with RISDA instead of cross-entropy or focal loss."""
         if self.stage is None or AUGMENTED in self.held or not self._late_enough():
             return None
         if method_class(self.stage.method) not in (CrossEntropy, Focal):

@@ -117,8 +117,8 @@ def wrong_neighbours(
 
     It is 0 on average if look-alikes have nothing to do with the error: k random images of j would
     have p = q. It is 0 if all of j looks like i. It is 1 if all k neighbours are look-alikes and
-    look-alikes are at most half of j. Dividing by 1 - q alone would make one error count as many
-    where q is near 1.
+    look-alikes are at most half of j. The divisor is at least 1/2: with 1 - q alone, a q near 1
+    would give a single image a large negative excess.
 
     `nearest` [N, 2 or more] is given if the queries are the training images themselves: the nearest
     other images of each, nearest first, whose classes `looks_like` [N] holds. A neighbour whose

@@ -40,10 +40,10 @@ class Evidence:
     """Features, labels and predictions; everything on the CPU.
 
     `features` [N, A] and `neutral` [N, B] are those of the training images: `features` of the
-    diagnosed network, `neutral` of a description that did not learn these labels, and `nearest` the
-    `similarity.nearest_images` in the latter. `test_features` [M, A] and `predictions` [M] belong
-    to `test`, and `fit` says how the network does on its own training images. Without a trained
-    classifier the tested images are the training images again, predicted leaving each one out;
+    diagnosed network, `neutral` of a source that was not trained on these labels, and `nearest`
+    the `similarity.nearest_images` in the latter. `test_features` [M, A] and `predictions` [M]
+    belong to `test`, and `fit` says how the network does on its own training images. Without a
+    trained classifier the tested images are the training images, each predicted from the others;
     `estimated` is True and `fit` None.
     """
 
@@ -114,7 +114,7 @@ def of_run(
 
 
 def _about_run(directory: Path, recipe: Recipe, manifest: dict[str, Any]) -> dict[str, Any]:
-    """Return what a diagnosis says of the run that it is of."""
+    """Return what a diagnosis says about its run."""
     return {
         "kind": "run",
         "name": str(recipe.name or directory.name),
@@ -207,7 +207,7 @@ def _opened(data: Data, split: str, fabric: Fabric) -> Splits:
 def neutral_features(
     recipe: Recipe, splits: Splits, thumbnails: Tensor, wanted: str | None, fabric: Fabric
 ) -> tuple[Tensor, str]:
-    """Return features [N, B] of the training images that did not learn their labels, and a name.
+    """Return features [N, B] of the training images that no label shaped, and what they are called.
 
     A trained network has learnt every training label by heart, wrong ones too: in its features an
     image looks like its label, whatever it shows. `wanted` is "pixels" (thumbnails of 16 x 16),
@@ -265,7 +265,7 @@ def _network_for_data(
     try:
         return initial_network(recipe, splits), f"{name}, pretrained"
     except LongTailedError as error:
-        if "not at hand" not in str(error):
+        if "cannot be downloaded" not in str(error):
             raise
         raise LongTailedError(
             f"the pretrained weights of {name} are not on this machine and cannot be downloaded; "

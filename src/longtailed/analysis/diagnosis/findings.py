@@ -200,10 +200,10 @@ def examine(evidence: Evidence) -> Findings:
 def _neighbours(evidence: Evidence, looks_like: Tensor) -> Neighbours:
     """Return the neighbours of the wrong images.
 
-    In an estimate the wrong images are training images themselves, and each has to be left out
-    before its neighbours are judged. A list of nearest images allows that (take the next one); a
-    class mean would have to be computed again for every image. So an estimate judges a neighbour
-    by the class of the image nearest to it, and not by class means.
+    In an estimate, which has no test images, the wrong images are training images. Each must be
+    left out before its neighbours are judged. With a list of nearest images that is easy: take the
+    next one. A class mean would have to be computed again for every image. So in an estimate a
+    neighbour looks like the class of the image nearest to it.
     """
     labels, truth = torch.from_numpy(evidence.train.labels), torch.from_numpy(evidence.test.labels)
     nearest = None

@@ -52,5 +52,5 @@ def run_experiment(name: str, **options: Any) -> FinishedExperiment:
     Raises `LongTailedError` for an unknown name, and see there.
     """
     if name not in EXPERIMENTS:
-        raise unknown_name("experiment", name, EXPERIMENTS)
+        raise unknown_name("experiment", name, EXPERIMENTS, listing="experiments")
     return run_grid(name, EXPERIMENTS[name], **options)

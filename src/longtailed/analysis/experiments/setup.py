@@ -35,9 +35,9 @@ class Point:
 class Setup:
     """A size, a recipe that all runs share, and the class sizes [C] of its training images.
 
-    `base` has one stage. Its number of epochs 0 stands for "so many that every run makes
-    `updates` updates", since a few epochs of a small set would train nothing. `in_memory` says
-    whether the source's images are decoded rather than files.
+    `base` has one stage. If its number of epochs is 0, every run trains for as many epochs as give
+    `updates` updates of the network; a fixed number of epochs would be too few where a set is
+    small. `in_memory` says whether the images are decoded pixels rather than files.
     """
 
     size: Size

@@ -98,7 +98,7 @@ def view_preset(name: str, image_size: int) -> View:
     Raises `LongTailedError` for an unknown name.
     """
     if name not in VIEWS:
-        raise unknown_name("view", name, VIEWS)
+        raise unknown_name("view", name, VIEWS, listing="views")
     padding, shorter = round(image_size / 8), round(image_size * 8 / 7)
     text = VIEWS[name].format(size=image_size, padding=padding, shorter=shorter)
     return parse_view(text)

@@ -192,7 +192,8 @@ def _resolve(source: str | Path) -> tuple[str, Path]:
         raise LongTailedError(f"'{source}' is no known kind of data; give {_PATH_FORMS}.")
     if isinstance(source, Path) or path.suffix or any(mark in source for mark in "/\\~"):
         raise LongTailedError(f"there is no file or folder '{source}'; give {_PATH_FORMS}.")
-    raise LongTailedError(f"{unknown_name('data set', source, SOURCES)} Or give {_PATH_FORMS}.")
+    unknown = unknown_name("data set", source, SOURCES, listing="sources")
+    raise LongTailedError(f"{unknown} Or give {_PATH_FORMS}.")
 
 
 def _resolve_folder(path: Path) -> str:
