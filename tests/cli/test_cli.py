@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 
 from longtailed import train
+from longtailed.data import stores
 from longtailed.errors import Interrupted, LongTailedError
 from longtailed.training.checkpoint import read_weights
 
@@ -207,6 +208,38 @@ def test_data_refuses_what_train_refuses_and_says_what_it_took_for_what(run, pho
     code, _, errors = run("data", tmp_path / "one")
     assert code == 2
     assert "has only one class ('ant')" in errors
+
+
+def test_data_decodes_each_image_once_and_leaves_out_what_it_is_told_to(run, photos, monkeypatch):
+    damaged = photos / "bee" / "001.png"
+    damaged.write_bytes(damaged.read_bytes()[:60])  # the header is good
+    decoded = []
+    decode = stores.decode_rgb
+    monkeypatch.setattr(stores, "decode_rgb", lambda *given: decoded.append(1) or decode(*given))
+    assert run("data", photos, "--full")[0] == 2
+    assert len(decoded) == 48
+    code, printed, _ = run("data", photos, "--full", "--on-bad-image", "skip", "--json")
+    description = json.loads(printed)
+    assert code == 0
+    assert (description["images"], description["skipped"]) == (47, 1)
+    assert len(decoded) == 2 * 48
+
+
+def test_data_refuses_a_test_split_that_train_refuses(run, photos, tmp_path):
+    (tmp_path / "both").mkdir()
+    photos.rename(tmp_path / "both" / "train")
+    other = tmp_path / "both" / "test" / "fly"
+    other.mkdir(parents=True)
+    Image.new("L", (8, 8)).save(other / "0.png")
+    (tmp_path / "both" / "test" / "ant").mkdir()
+    (other / "0.png").rename(tmp_path / "both" / "test" / "ant" / "0.png")
+    assert run("data", tmp_path / "both")[0] == 0
+    Image.new("L", (8, 8)).save(other / "0.png")
+    code, printed, errors = run("data", tmp_path / "both")
+    assert code == 2
+    assert "imbalance ratio" in printed
+    assert "has the class 'fly', which" in errors
+    assert run("data", tmp_path / "both", "--split", "test")[0] == 2
 
 
 def test_data_counts_near_duplicates_within_and_across_splits(run, photos, tmp_path):

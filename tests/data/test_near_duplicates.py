@@ -72,7 +72,10 @@ def test_pairs_are_those_of_all_with_all(monkeypatch):
     for row in copies:
         row[random.choice(np.arange(1, 64), random.integers(0, 6), replace=False)] ^= True
     thumbnails = np.zeros((len(copies), 768), np.uint8)  # blank: the hash alone decides
-    pairs = list(module._near_pairs(copies, thumbnails))
+    found = module._near_pairs(copies, thumbnails, lambda left, right: np.ones(len(left), bool))
+    pairs = [
+        pair for left, right in found for pair in zip(left.tolist(), right.tolist(), strict=True)
+    ]
     distance = (copies[:, None] != copies[None]).sum(axis=2)
     wanted = np.argwhere(np.triu(distance <= module.MOST_BITS, 1))
     assert sorted(tuple(sorted(pair)) for pair in pairs) == sorted(map(tuple, wanted.tolist()))
@@ -95,3 +98,19 @@ def test_blank_images_are_alike_unless_one_is_black_and_one_white(levels, images
     pixels = torch.tensor(levels, dtype=torch.uint8)[:, None, None, None].expand(2, 3, 8, 8)
     found = count_near_duplicates({"train": ImageSet(pixels, np.array([0, 0]), ("a",))})
     assert found["images"] == images
+
+
+def test_a_crowd_that_looks_alike_is_counted_without_all_its_pairs(monkeypatch):
+    """A camera that stands still: of 600 frames each looks like each."""
+    compared = []
+    look_alike = module._look_alike
+    monkeypatch.setattr(
+        module, "_look_alike", lambda *pair: compared.append(len(pair[0])) or look_alike(*pair)
+    )
+    train = in_memory([0] * 500, [0, 1] * 250, noise=6)
+    test = in_memory([0] * 100, [1] * 100, noise=7)
+    found = count_near_duplicates({"train": train, "test": test})
+    assert (found["images"], found["within_class"], found["across_classes"]) == (600, 600, 600)
+    assert found["across_splits"] == {"test in train": 100}
+    assert [one[0] for one, _ in found["examples"]] != [other[0] for _, other in found["examples"]]
+    assert sum(compared) < 600 * 599 / 2 / 10

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from longtailed.data.loading import load_splits
 from longtailed.data.settings import Data
@@ -53,8 +54,7 @@ def test_a_stage_is_trained_on_them(tmp_path):
     ("name", "root", "download"),
     [("cifar100", "archives", True), ("more.txt", "archives", False), ("digits", None, False)],
 )
-def test_another_source_is_opened_where_the_data_lies(name, root, download, monkeypatch):
-    monkeypatch.setattr("longtailed.data.unlabelled.available_splits", lambda _source: ("train",))
+def test_another_source_is_opened_where_the_data_lies(name, root, download):
     images, _ = load_splits(Data())
     opened = []
 
@@ -65,3 +65,13 @@ def test_another_source_is_opened_where_the_data_lies(name, root, download, monk
     data = Data(source="cifar10", root="archives", download=True, unlabelled=name)
     load_unlabelled(data, images["train"], images["train"], load)
     assert opened == [(Data(source=name, root=root, download=download), "train")]
+
+
+def test_what_the_unlabelled_source_was_read_as_is_noted(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        Image.new("L", (8, 8)).save(tmp_path / name / "0.png")
+    (tmp_path / "a" / "notes.txt").write_text("no image")
+    _, notes = load_splits(Data(imbalance=10, unlabelled=str(tmp_path)))
+    assert any("its folders are 2 classes" in note for note in notes["read_as"])
+    assert notes["left_out"]["unlabelled"] == {"not readable as an image (.txt)": 1}

@@ -129,7 +129,7 @@ def test_the_manifest_says_what_was_taken_for_what_and_what_was_left_out(tmp_pat
     assert "not used, as no splits: 'notes'" in recorded["read_as"][1]
     assert recorded["left_out"] == {
         "train": {"hidden or system file": 1},
-        "test": {"no image (.txt)": 1},
+        "test": {"not readable as an image (.txt)": 1},
     }
 
 

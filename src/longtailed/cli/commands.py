@@ -214,7 +214,7 @@ def data(
 ) -> None:
     """Describe a source: counts, imbalance, Gini, groups, duplicates, thumbnails.
 
-    What could not be trained on is an error, after the description.
+    What could not be trained on, in train or in another split, is an error after the description.
     """
     from longtailed.cli.console import print_description, print_near_duplicates
     from longtailed.data import (
@@ -227,6 +227,7 @@ def data(
         thumbnail_grid,
     )
     from longtailed.data.loading import check_train_classes
+    from longtailed.data.sources.files import drop_bad_images, inspect_images
     from longtailed.data.sources.names import canonical_split
 
     def load(
@@ -248,11 +249,15 @@ def data(
     imageset = load(split, split_by, split_by_pattern)
     if imbalance is not None:
         imageset = make_long_tailed(imageset, imbalance, profile=profile)
-    description = describe_imageset(imageset, full=full)
+    sizes, bad = inspect_images(imageset, full)
+    if on_bad_image == "skip":
+        imageset, bad = drop_bad_images(imageset, bad, "skip"), {}
+    description = describe_imageset(imageset, full=full, inspected=(sizes, bad))
+    columns = {"label_column": label_column, "image_column": image_column}
+    splits = available_splits(source, **columns)
+    own = canonical_split(split) or split
     if duplicates == "near":
-        columns = {"label_column": label_column, "image_column": image_column}
-        names = dict.fromkeys([*available_splits(source, **columns), split])
-        sets = {name: imageset if name == split else load(name) for name in names}
+        sets = {name: imageset if name == own else load(name) for name in splits}
         description["near_duplicates"] = count_near_duplicates(sets)
     if as_json:
         typer.echo(to_json(description, indent=2, ensure_ascii=False))
@@ -265,10 +270,12 @@ def data(
             raise LongTailedError(f"{thumbnails} must end in .png, .jpg or .webp.")
         thumbnail_grid(imageset, thumbnails)
         typer.echo(f"thumbnails: {thumbnails}")
-    if description["unreadable_images"]:
-        scan_images(imageset, full=full)
-    if canonical_split(split) == "train":
+    drop_bad_images(imageset, bad, "error")
+    if own == "train":
         check_train_classes(imageset)
+        for other in splits:
+            if other != own:
+                scan_images(load(other), on_bad_image)
 
 
 @app.command()

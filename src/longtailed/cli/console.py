@@ -13,7 +13,7 @@ from rich.table import Table
 from longtailed.analysis.experiments.intervals import Interval
 from longtailed.analysis.experiments.results import heads, rank1, tail
 from longtailed.analysis.experiments.runner import FinishedExperiment
-from longtailed.data.sources.names import list_names
+from longtailed.data.sources.names import quoted
 from longtailed.methods import method_class
 from longtailed.runs.run import FinishedRun
 
@@ -71,7 +71,7 @@ def print_uncovered(figures: Mapping[str, Any], to: TextIO | None = None) -> Non
     if absent:
         classes = f"{len(absent)} {'class' if len(absent) == 1 else 'classes'}"
         print(
-            f"No test images of {classes} ({list_names(absent)}): the figures do not cover them.",
+            f"No test images of {classes} ({quoted(absent)}): the figures do not cover them.",
             file=to,
         )
 

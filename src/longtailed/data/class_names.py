@@ -11,6 +11,8 @@ from torch import Tensor
 
 from longtailed.errors import LongTailedError
 
+_MOST_DIGITS = 30  # of a number: identifiers have fewer
+
 
 def sort_class_names(names: Iterable[str]) -> list[str]:
     """Return class names in the order of their labels: numbers by value, then words by letters.
@@ -20,13 +22,17 @@ def sort_class_names(names: Iterable[str]) -> list[str]:
     """
 
     def key(name: str) -> tuple[bool, int, str]:
-        is_number = name.isascii() and name.isdigit()
-        return not is_number, int(name) if is_number else 0, name
+        return not is_whole(name), int(name) if is_whole(name) else 0, name
 
     return sorted(names, key=key)
 
 
-def number_labels(
+def is_whole(text: str) -> bool:
+    """Return whether a text is a whole number from 0 on, with or without leading zeros."""
+    return text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS
+
+
+def labels_as_numbers(
     labels: Any, class_names: Sequence[str] | None, source: str
 ) -> tuple[npt.NDArray[np.int64], tuple[str, ...]]:
     """Return labels as numbers from 0, int64 [N], and the names of the classes [C].

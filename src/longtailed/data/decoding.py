@@ -40,6 +40,11 @@ _WEBP_FLAGS, _WEBP_HAS_EXIF = 20, 0x08  # byte and bit in the head of an extende
 _ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)  # EXIF tag; values that swap height and width
 
 
+def has_image_suffix(path: str) -> bool:
+    """Return whether a path ends as an image file does."""
+    return path.lower().endswith(IMAGE_SUFFIXES)
+
+
 def is_image_file(path: str | Path) -> bool:
     """Return whether a file is an image: the one rule, for every source of files.
 
@@ -48,7 +53,7 @@ def is_image_file(path: str | Path) -> bool:
     damaged, or no image after all, reading it is an error that names it. Any other file is opened,
     and is an image if its head is that of one.
     """
-    if str(path).lower().endswith(IMAGE_SUFFIXES):
+    if has_image_suffix(str(path)):
         return True
     Image.init()  # else not every format that PIL knows is in OPEN
     try:

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from longtailed.data.groups import describe_groups
 from longtailed.data.imageset import ImageSet, IntArray
-from longtailed.data.sources.files import inspect_images, map_threads
+from longtailed.data.sources.files import Inspected, inspect_images, map_threads
 from longtailed.data.stores import EncodedStore
 from longtailed.errors import LongTailedError
 
@@ -20,7 +20,9 @@ MAX_HASHED_FILES = 20_000
 _SIDE, _GAP, _CAPTION = 64, 4, 18  # of a thumbnail cell, in pixels
 
 
-def describe_imageset(imageset: ImageSet, *, full: bool = False) -> dict[str, Any]:
+def describe_imageset(
+    imageset: ImageSet, *, full: bool = False, inspected: Inspected | None = None
+) -> dict[str, Any]:
     """Return a JSON-ready summary of a set.
 
     Keys: `images`, `classes`, `counts` [C], `empty_classes`; `imbalance_ratio` = largest over
@@ -31,7 +33,8 @@ def describe_imageset(imageset: ImageSet, *, full: bool = False) -> dict[str, An
     `unreadable_examples`, up to five of them with the reason; `duplicates` (see
     `count_duplicates`), None for more than 20,000 files unless `full`; `skipped` images; `read_as`
     and `left_out`: what the source was taken for, and the files that are not in the set; and, if
-    the set has groups, `groups` (see `describe_groups`).
+    the set has groups, `groups` (see `describe_groups`). `inspected` is what `inspect_images` has
+    found, if it was called.
 
     Raises `LongTailedError` if the set is empty.
     """
@@ -53,7 +56,7 @@ def describe_imageset(imageset: ImageSet, *, full: bool = False) -> dict[str, An
         "classes_below_20": int((counts < 20).sum()),
         "classes_20_to_100": int(((counts >= 20) & (counts <= 100)).sum()),
         "classes_above_100": int((counts > 100).sum()),
-        **_describe_files(imageset, full),
+        **_describe_files(imageset, full, inspected or inspect_images(imageset, full)),
         "duplicates": count_duplicates(imageset, full=full),
         "skipped": len(imageset.skipped),
         "read_as": list(imageset.notes),
@@ -73,8 +76,8 @@ def gini_coefficient(counts: IntArray) -> float:
     return float((weights * ordered).sum() / (num_classes * ordered.sum()))
 
 
-def _describe_files(imageset: ImageSet, full: bool) -> dict[str, Any]:
-    sizes, bad = inspect_images(imageset, full)
+def _describe_files(imageset: ImageSet, full: bool, inspected: Inspected) -> dict[str, Any]:
+    sizes, bad = inspected
     by_area = sorted(set(sizes), key=lambda size: (size[0] * size[1], size))
     decoded = full or imageset.in_memory
     return {

@@ -19,8 +19,8 @@ from longtailed.data import (
 )
 from longtailed.data.given import Given, check_given
 from longtailed.data.groups import describe_groups, single_group_classes
-from longtailed.data.settings import Data
-from longtailed.data.sources.names import canonical_split, choose_split, list_names, match_classes
+from longtailed.data.settings import REST, Data
+from longtailed.data.sources.names import canonical_split, choose_split, match_classes, quoted
 from longtailed.data.unlabelled import load_unlabelled
 from longtailed.errors import LongTailedError
 
@@ -92,7 +92,16 @@ def load_splits(
     if data.unlabelled is not None:
         sets["unlabelled"] = load_unlabelled(data, whole, train, _load)
         notes["unlabelled"] = data.unlabelled
+        if data.unlabelled != REST:
+            _add_source(notes, "unlabelled", sets["unlabelled"])
     return {"train": train, **sets, "test": test}, notes
+
+
+def _add_source(notes: dict[str, Any], name: str, imageset: ImageSet) -> None:
+    """Note what another source was read as."""
+    notes["read_as"] += imageset.notes
+    notes["skipped"] += imageset.skipped
+    notes["left_out"][name] = dict(imageset.left_out)
 
 
 def _check_number(name: str, images: int | float | None, train: ImageSet) -> None:
@@ -134,7 +143,7 @@ def _hold_out(
         alone = set(names) <= set(single_group_classes(whole))
         where = "in one group each" if alone else "in one group, or in groups tied to such a class"
         warnings.warn(
-            f"{len(names)} class(es) have all their images {where}: {list_names(names, 3)}. None "
+            f"{len(names)} class(es) have all their images {where}: {quoted(names, 3)}. None "
             f"of these images is held out, {loss}.",
             stacklevel=4,
         )
@@ -255,7 +264,7 @@ def check_train_classes(train: ImageSet) -> None:
     if empty:
         bad = f" ({len(train.skipped)} unreadable images were skipped)" if train.skipped else ""
         raise LongTailedError(
-            f"{len(empty)} class(es) have no training image: {list_names(empty, 3)}{bad}."
+            f"{len(empty)} class(es) have no training image: {quoted(empty, 3)}{bad}."
         )
 
 

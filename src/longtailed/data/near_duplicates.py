@@ -12,9 +12,9 @@ Each of the 95 pairs that it finds between the test and training images of CIFAR
 from __future__ import annotations
 
 import heapq
-from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -32,14 +32,13 @@ MOST_SHIFT = 64.0  # of the mean of a channel
 MOST_CONTRAST = 0.4  # the same as share of their mean deviation from their mean,
 LEAST_LEVELS = 2.0  # but blank images may differ by this
 _SIDE, _THUMBNAIL, _BLOCK = 32, 16, 256
-_MATRIX = 2**23  # distances computed at a time
+_MATRIX = 2**21  # distances computed at a time
+_PAIRS = 4096  # pairs of thumbnails compared at a time
 _EXAMPLES = 5
 _LUMINANCE = torch.tensor([0.299, 0.587, 0.114])
 _COSINES = np.cos(np.pi * np.outer(np.arange(8), 2 * np.arange(_SIDE) + 1) / (2 * _SIDE)).astype(
     np.float32
 )  # the first 8 rows of the discrete cosine transform
-
-Kind = tuple[str, str]  # split and class of an image
 
 
 @dataclass(frozen=True)
@@ -49,6 +48,26 @@ class _Signatures:
     bits: npt.NDArray[np.bool_]
     thumbnails: npt.NDArray[np.uint8]
     positions: IntArray  # [N] in the set
+
+
+@dataclass(frozen=True)
+class _Distinct:
+    """Images [M] that differ in their signature, split or class, and how many there are of each."""
+
+    bits: npt.NDArray[np.bool_]
+    thumbnails: npt.NDArray[np.uint8]
+    splits: IntArray
+    classes: IntArray
+    counts: IntArray
+    first: IntArray  # the first and the last such image
+    last: IntArray
+
+
+# Facts of an image, as bits: it looks like another; one of its split and class; one of another
+# class; and, from this bit on, one of each earlier split.
+_ANY, _WITHIN, _ACROSS, _EARLIER = 1, 2, 4, 8
+Wanted = Callable[[IntArray, IntArray], npt.NDArray[np.bool_]]
+"""Says which pairs [P] of distinct images are worth comparing."""
 
 
 def count_near_duplicates(
@@ -66,87 +85,85 @@ def count_near_duplicates(
     Memory is about 1 kB an image. One image in 512 is compared with each, so that 10^5 images take
     seconds besides their decoding.
     """
-    signatures = {split: _signatures(imageset) for split, imageset in sets.items()}
-    places = [(split, spot) for split, one in signatures.items() for spot in one.positions.tolist()]
-    members, near = _nodes(list(signatures.values()))
-
-    def kind(image: int) -> Kind:
-        split, position = places[image]
-        return split, sets[split].class_names[sets[split].labels[position]]
+    signatures = [_signatures(imageset) for imageset in sets.values()]
+    images = _distinct_images(signatures, list(sets.values()))
+    facts, pairs = _compare(images)
+    places = [(split, spot) for split, one in zip(sets, signatures, strict=True)
+              for spot in one.positions.tolist()]  # fmt: skip
 
     def shown(image: int) -> list[str]:
         split, position = places[image]
-        return [split, _describe((named_by or sets)[split], position), kind(image)[1]]
+        label = sets[split].class_names[sets[split].labels[position]]
+        return [split, _describe((named_by or sets)[split], position), label]
 
-    kinds = {node: Counter(map(kind, images)) for node, images in members.items()}
-    pairs = _example_pairs(members, near, kind)
+    def count(fact: int, split: int | None = None) -> int:
+        true = (facts & fact > 0) & (split is None or images.splits == split)
+        return int(images.counts[true].sum())
+
     return {
-        **_count(kinds, near, list(sets)),
+        "images": count(_ANY),
+        "within_class": count(_WITHIN),
+        "across_classes": count(_ACROSS),
+        "across_splits": {
+            f"{later} in {earlier}": count(_EARLIER << before, number)
+            for number, later in enumerate(sets)
+            for before, earlier in enumerate(list(sets)[:number])
+        },
         "examples": [[shown(one), shown(other)] for one, other in pairs],
     }
 
 
-def _nodes(
-    signatures: Sequence[_Signatures],
-) -> tuple[dict[int, list[int]], dict[int, set[int]]]:
-    """Return the images of each node that has near-duplicates, and the nodes near each.
-
-    Equal images are one node, so that a thousand black ones do not make half a million pairs.
-    """
+def _distinct_images(signatures: Sequence[_Signatures], sets: Sequence[ImageSet]) -> _Distinct:
     bits = np.concatenate([one.bits for one in signatures])
     thumbnails = np.concatenate([one.thumbnails for one in signatures])
-    whole = np.concatenate((np.packbits(bits, axis=1), thumbnails), axis=1)
+    pairs = list(zip(sets, signatures, strict=True))
+    names = [np.array(one.class_names)[one.labels[found.positions]] for one, found in pairs]
+    classes = np.unique(np.concatenate(names), return_inverse=True)[1]
+    splits = np.repeat(np.arange(len(sets)), list(map(len, names)))
+    kinds = np.stack((splits, classes), axis=1).astype(np.int64)
+    whole = np.concatenate((np.packbits(bits, axis=1), thumbnails, kinds.view(np.uint8)), axis=1)
     keys = np.ascontiguousarray(whole).view(np.dtype((np.void, whole.shape[1]))).ravel()
-    _, first, node_of = np.unique(keys, return_index=True, return_inverse=True)
-    near: dict[int, set[int]] = defaultdict(set)
-    for left, right in _near_pairs(bits[first], thumbnails[first]):
-        near[left].add(right)
-        near[right].add(left)
-    members: dict[int, list[int]] = defaultdict(list)
-    crowded = np.bincount(node_of) > 1
-    for image in np.flatnonzero(crowded[node_of] | np.isin(node_of, list(near))):
-        members[int(node_of[image])].append(int(image))
-    return members, near
+    _, first, of, counts = np.unique(
+        keys, return_index=True, return_inverse=True, return_counts=True
+    )
+    order = np.argsort(of, kind="stable")
+    last = order[np.cumsum(counts) - 1] if len(order) else order
+    return _Distinct(
+        bits[first], thumbnails[first], splits[first], classes[first], counts, first, last
+    )
 
 
-def _count(
-    kinds: Mapping[int, Counter[Kind]], near: Mapping[int, set[int]], splits: list[str]
-) -> dict[str, Any]:
-    """Return the counts over nodes of equal images, each joined with the nodes near it."""
-    found = {"images": 0, "within_class": 0, "across_classes": 0}
-    pairs = [(later, one) for i, later in enumerate(splits) for one in splits[:i]]
-    across = {f"{later} in {earlier}": 0 for later, earlier in pairs}
-    for node, own in kinds.items():
-        around = Counter(own)
-        for other in near.get(node, ()):
-            around += kinds[other]
-        for (split, label), images in own.items():
-            others = around - Counter({(split, label): 1})
-            found["images"] += images if others else 0
-            found["within_class"] += images if others[split, label] else 0
-            found["across_classes"] += images if any(c != label for _, c in others) else 0
-            for earlier in splits[: splits.index(split)]:
-                if any(one == earlier for one, _ in others):
-                    across[f"{split} in {earlier}"] += images
-    return {**found, "across_splits": across}
+def _compare(images: _Distinct) -> tuple[IntArray, list[tuple[int, int]]]:
+    """Return the facts of each distinct image, and a few pairs as examples.
 
+    A pair that would tell nothing new of its two images is not compared: thousands of frames that
+    all look alike would be millions of pairs.
+    """
+    facts = np.where(images.counts > 1, _ANY | _WITHIN, 0)
 
-def _example_pairs(
-    members: Mapping[int, list[int]], near: Mapping[int, set[int]], kind: Callable[[int], Kind]
-) -> list[tuple[int, int]]:
-    """Return a few pairs of images, those of different splits, then of different classes first."""
+    def told(one: IntArray, other: IntArray) -> IntArray:
+        """Return the facts of images [P] if the `other` ones [P] look like them."""
+        split, near = images.splits[one], images.splits[other]
+        same = images.classes[one] == images.classes[other]
+        kind = np.where(same, _WITHIN * (split == near), _ACROSS)
+        return np.asarray(_ANY | kind | np.where(near < split, _EARLIER << near, 0))
 
-    def pairs() -> Iterator[tuple[int, int]]:
-        for images in members.values():
-            yield from ((images[0], one) for one in images[1:])
-        for node, others in near.items():
-            yield from ((members[node][0], members[other][0]) for other in others if other > node)
+    def tells(left: IntArray, right: IntArray) -> npt.NDArray[np.bool_]:
+        new = told(left, right) & ~facts[left] | told(right, left) & ~facts[right]
+        return np.asarray(new > 0)
 
-    def order(pair: tuple[int, int]) -> tuple[bool, bool]:
-        (split, label), (other_split, other_label) = map(kind, pair)
-        return split == other_split, label == other_label
-
-    return heapq.nsmallest(_EXAMPLES, pairs(), key=order)
+    twice = np.flatnonzero(images.counts > 1)[:_EXAMPLES]
+    best = [(3, images.first[i], images.last[i]) for i in twice]
+    for left, right in _near_pairs(images.bits, images.thumbnails, tells):
+        np.bitwise_or.at(facts, left, told(left, right))
+        np.bitwise_or.at(facts, right, told(right, left))
+        same_split = images.splits[left] == images.splits[right]
+        rank = 2 * same_split + (images.classes[left] == images.classes[right])
+        chosen = np.argsort(rank, kind="stable")[:_EXAMPLES]
+        found = (rank, images.first[left], images.first[right])
+        best += zip(*(values[chosen].tolist() for values in found), strict=True)
+        best = heapq.nsmallest(_EXAMPLES, best, key=itemgetter(0))
+    return facts, [(int(one), int(other)) for _, one, other in best]
 
 
 def _describe(imageset: ImageSet, position: int) -> str:
@@ -199,9 +216,9 @@ def _resized(pixels: Tensor) -> Tensor:
 
 
 def _near_pairs(
-    bits: npt.NDArray[np.bool_], thumbnails: npt.NDArray[np.uint8]
-) -> Iterator[tuple[int, int]]:
-    """Yield each pair of near-duplicates once.
+    bits: npt.NDArray[np.bool_], thumbnails: npt.NDArray[np.uint8], wanted: Wanted
+) -> Iterator[tuple[IntArray, IntArray]]:
+    """Yield the pairs of near-duplicates, some at a time, each once, if it is `wanted` then.
 
     Two hashes that differ in at most d bits agree in one of d + 1 bands of bits, so only images
     that share a band are compared.
@@ -219,22 +236,33 @@ def _near_pairs(
                 agreeing = signs[part] @ signs[rest].T >= 64 - 2 * MOST_BITS
                 left, right = np.nonzero(np.triu(agreeing, 1))
                 left, right = part[left], rest[right]
+                useful = wanted(left, right)
+                left, right = left[useful], right[useful]
                 new = ~(keys[:number, left] == keys[:number, right]).any(axis=0)
-                yield from _alike(left[new], right[new], thumbnails)
+                yield from _alike(left[new], right[new], thumbnails, wanted)
 
 
 def _alike(
-    left: IntArray, right: IntArray, thumbnails: npt.NDArray[np.uint8]
-) -> Iterator[tuple[int, int]]:
+    left: IntArray, right: IntArray, thumbnails: npt.NDArray[np.uint8], wanted: Wanted
+) -> Iterator[tuple[IntArray, IntArray]]:
     """Yield the pairs whose thumbnails differ by little more than a constant in each channel."""
-    for start in range(0, len(left), 4096):
-        pair = slice(start, start + 4096)
-        shown = (thumbnails[rows[pair]] for rows in (left, right))
-        one, other = (levels.reshape(len(levels), 3, -1).astype(np.float32) for levels in shown)
-        means, other_means = (levels.mean(axis=2, keepdims=True) for levels in (one, other))
-        shift = np.abs(means - other_means).max(axis=(1, 2))
-        one, other = one - means, other - other_means
-        contrast = np.minimum(np.abs(one).mean(axis=(1, 2)), np.abs(other).mean(axis=(1, 2)))
-        limit = np.clip(MOST_CONTRAST * contrast, LEAST_LEVELS, MOST_LEVELS)
-        same = (np.abs(one - other).mean(axis=(1, 2)) <= limit) & (shift <= MOST_SHIFT)
-        yield from zip(left[pair][same].tolist(), right[pair][same].tolist(), strict=True)
+    for start in range(0, len(left), _PAIRS):
+        one, other = left[start : start + _PAIRS], right[start : start + _PAIRS]
+        useful = wanted(one, other)  # as the pairs before may have told all
+        one, other = one[useful], other[useful]
+        same = _look_alike(thumbnails[one], thumbnails[other])
+        if same.any():
+            yield one[same], other[same]
+
+
+def _look_alike(left: npt.NDArray[np.uint8], right: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
+    """Return which pairs [P] of thumbnails [P, 768] look alike."""
+    one, other = (
+        pixels.reshape(len(pixels), 3, _THUMBNAIL**2).astype(np.float32) for pixels in (left, right)
+    )
+    means, other_means = (levels.mean(axis=2, keepdims=True) for levels in (one, other))
+    shift = np.abs(means - other_means).max(axis=(1, 2))
+    one, other = one - means, other - other_means
+    contrast = np.minimum(np.abs(one).mean(axis=(1, 2)), np.abs(other).mean(axis=(1, 2)))
+    limit = np.clip(MOST_CONTRAST * contrast, LEAST_LEVELS, MOST_LEVELS)
+    return np.asarray((np.abs(one - other).mean(axis=(1, 2)) <= limit) & (shift <= MOST_SHIFT))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from longtailed.data import ImageSet, available_splits, make_long_tailed
+from longtailed.data import ImageSet, make_long_tailed
 from longtailed.data.settings import REST, Data
 from longtailed.data.sources.table_layout import is_list_file
 from longtailed.errors import LongTailedError
@@ -29,8 +29,7 @@ def load_unlabelled(
         advice = "subsample more (imbalance, max_count, counts), or name a source"
     else:
         source = _source(data, str(data.unlabelled))
-        existing = available_splits(source.source)
-        images = load(source, "unlabelled" if "unlabelled" in existing else "train")
+        images = load(source, "train")
         advice = "name a source that has images"
     if len(images) == 0:
         raise LongTailedError(f"there are no unlabelled images in {data.unlabelled!r}; {advice}.")

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from longtailed.data.sources.names import list_names
+from longtailed.data.sources.names import quoted
 from longtailed.methods import method_class
 from longtailed.nn import Network
 from longtailed.nn.weights import Statistics, find_weights
@@ -101,7 +101,7 @@ def _load_head(
         return False, f"{new}, because the run's is of another kind"
     unknown = [name for name in class_names if name not in theirs]
     if unknown:
-        return False, f"{new}, because the run does not know the classes {list_names(unknown)}"
+        return False, f"{new}, because the run does not know the classes {quoted(unknown)}"
     rows = [theirs.index(name) for name in class_names]
     network.head.load_state_dict({name: tensor[rows] for name, tensor in given.items()})
     if rows == list(range(len(theirs))):

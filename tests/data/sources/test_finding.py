@@ -46,7 +46,7 @@ def test_training_and_prediction_take_the_same_images(photos, caplog):
         "hidden or system file": 3,
         "hidden or system folder": 3,
         "image beside the class folders": 1,
-        "no image (.txt)": 1,
+        "not readable as an image (.txt)": 1,
     }
     assert "photos (train): left out: hidden or system file (3)" in caplog.text
     assert f"'{photos / 'ant'}': left out: hidden or system file (3)" in caplog.text
@@ -57,7 +57,7 @@ def test_a_class_whose_files_are_no_images_is_refused_with_the_reason(photos):
     for number in range(4):
         (photos / "wasp" / f"{number}.heic").write_bytes(b"unknown to the decoder")
     with pytest.raises(
-        LongTailedError, match=r"wasp' \(in the first one: no image \(.heic\) \(4\)"
+        LongTailedError, match=r"wasp' \(in the first one: not readable as an image \(.heic\) \(4\)"
     ):
         load_imageset(photos)
 

@@ -8,8 +8,8 @@ from longtailed.data.sources.labels import (
     Labels,
     join_labels,
     label_notes,
-    match_classes,
     name_classes,
+    number_labels,
     whole_floats,
 )
 from longtailed.errors import LongTailedError
@@ -49,20 +49,20 @@ def test_gaps_in_numbers_are_empty_classes():
 
 def test_names_match_by_name_and_numbers_by_a_code_book_only():
     names = ("cat", "ant", "dog")
-    assert match_classes(Labels.of(["dog", "cat"]), names, "train", False).tolist() == [2, 0]
-    assert match_classes(Labels.of(["2", "01"]), names, "class_names", True).tolist() == [2, 1]
+    assert number_labels(Labels.of(["dog", "cat"]), names, "train", False).tolist() == [2, 0]
+    assert number_labels(Labels.of(["2", "01"]), names, "class_names", True).tolist() == [2, 1]
     numeric = ("10", "9", "0")
-    assert match_classes(Labels.of(["0", "10"]), numeric, "class_names", True).tolist() == [2, 0]
+    assert number_labels(Labels.of(["0", "10"]), numeric, "class_names", True).tolist() == [2, 0]
     with pytest.raises(CellError, match=r"'2' .*one has numbers and the other names.*class_names"):
-        match_classes(Labels.of(["2", "0"]), names, "train", False)
+        number_labels(Labels.of(["2", "0"]), names, "train", False)
     with pytest.raises(CellError, match=r"'cat' .*one has numbers"):
-        match_classes(Labels.of(["cat"]), ("0", "1"), "train", False)
+        number_labels(Labels.of(["cat"]), ("0", "1"), "train", False)
     for bad in ("3", "emu", "nan"):
         with pytest.raises(CellError) as error:
-            match_classes(Labels.of(["0", bad]), names, "class_names", True)
+            number_labels(Labels.of(["0", bad]), names, "class_names", True)
         assert error.value.text == bad
     with pytest.raises(CellError):  # two labels with one meaning
-        match_classes(Labels.of(["1", "01"]), names, "class_names", True)
+        number_labels(Labels.of(["1", "01"]), names, "class_names", True)
 
 
 def test_labels_of_files_are_joined_and_chosen():

@@ -136,7 +136,8 @@ def test_classes_in_classes_are_told_or_refused(tmp_path):
     tree = load_imageset(tmp_path / "tree")
     assert tree.num_classes == 2
     assert (
-        "its 2 folders are the classes; the 6 folders in them are not told apart" in tree.notes[1]
+        "the folders in it are the classes; the 6 folders in them are not told apart"
+        in tree.notes[1]
     )
 
 
@@ -171,3 +172,10 @@ def test_images_without_class_folders_are_explained(tmp_path):
     make_images(tmp_path / "flat")
     with pytest.raises(LongTailedError, match="holds images but no class folders"):
         load_imageset(tmp_path / "flat")
+
+
+def test_split_words_may_be_grown_together_with_another_word(tmp_path):
+    make_classes(tmp_path / "TrainImages")
+    make_classes(tmp_path / "testset", "ant")
+    assert available_splits(tmp_path) == ("train", "test")
+    assert load_imageset(tmp_path, "test").class_counts == [2, 0]

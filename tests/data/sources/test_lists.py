@@ -152,6 +152,16 @@ def test_table_classes_of_test_must_be_in_train(tmp_path):
         load_imageset(train, "test")
 
 
+def test_two_spellings_of_a_path_are_one_image(tmp_path):
+    again = write(tmp_path / "again.csv", "path,label", "im/0.png,a", "./im/0.png,a", "im//1.png,b")
+    assert load_imageset(again).class_counts == [1, 1]
+    again.write_text(again.read_text().replace("./im/0.png,a", "./im/0.png,b"))
+    with pytest.raises(
+        LongTailedError, match=r"line 3: '\./im/0.png' has the label 'b', but 'a' in"
+    ):
+        load_imageset(again)
+
+
 def test_a_long_list_opens_fast(tmp_path):
     labels = np.random.RandomState(0).permutation(np.arange(40_000) % 2_000)
     lines = [f"train/{label}/{i:032x}.jpg {label}" for i, label in enumerate(labels)]

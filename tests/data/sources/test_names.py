@@ -149,6 +149,7 @@ def test_class_names_come_as_list_text_or_file(tmp_path):
 def test_names_that_are_numbers_sort_as_numbers():
     assert sort_class_names(["10", "2", "b", "0", "a1", "01"]) == ["0", "01", "2", "10", "a1", "b"]
     assert sort_class_names(["²", "1"]) == ["1", "²"]
+    assert sort_class_names(["7" * 5000, "1"]) == ["1", "7" * 5000]  # longer than int() reads
 
 
 def test_the_usual_spellings_of_splits_are_known():
@@ -159,7 +160,7 @@ def test_the_usual_spellings_of_splits_are_known():
     }.items():
         assert {canonical_split(word) for word in words} == {split}
     assert canonical_split("seg_train") is None
-    for name in ("seg_train", "Train_images", "train-2017", "my training data"):
+    for name in ("seg_train", "Train_images", "train-2017", "my training data", "trainset"):
         assert canonical_split(find_split_word(name)[0]) == "train"
     assert find_split_word("testimony") is find_split_word("contest") is None
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from longtailed.data.sources.names import canonical_split
+from longtailed.data.sources.names import canonical_split, quoted
 from longtailed.errors import LongTailedError, unknown_name
 
 # Usual names without case, blanks and punctuation; the first one that a table has is taken.
@@ -83,9 +83,3 @@ def read_splits(texts: Sequence[str], column: str) -> tuple[str, ...] | None:
 def plain_name(column: str) -> str:
     """Return a column's name without case, blanks and punctuation ('Image ID' as 'imageid')."""
     return re.sub(r"[\W_]", "", column.lower())
-
-
-def quoted(names: Iterable[str], most: int = 6) -> str:
-    """Return the first names in quotes, with commas between them."""
-    shown = [repr(name) for name in names]
-    return ", ".join(shown[:most]) + (", ..." if len(shown) > most else "")

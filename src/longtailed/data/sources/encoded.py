@@ -18,9 +18,8 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from longtailed.data.decoding import Exif, decode_rgb
+from longtailed.data.decoding import Exif, decode_rgb, has_image_suffix
 from longtailed.data.sources.files import map_threads
-from longtailed.data.sources.paths import has_image_suffix
 from longtailed.data.stores import EncodedColumn, encoded_bytes
 from longtailed.errors import LongTailedError
 

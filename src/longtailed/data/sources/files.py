@@ -19,6 +19,7 @@ from longtailed.errors import LongTailedError
 OnBadImage = Literal["error", "skip"]
 BadImages = Mapping[int, tuple[str, str]]
 """Position of each bad image -> what a message calls it, and what is wrong with it."""
+Inspected = tuple[list[tuple[int, int]], BadImages]
 _Result = TypeVar("_Result")
 _log = logging.getLogger(__name__)
 
@@ -56,9 +57,7 @@ def scan_images(
     return drop_bad_images(imageset, inspect_images(imageset, full)[1], on_bad_image)
 
 
-def inspect_images(
-    imageset: ImageSet, full: bool = False
-) -> tuple[list[tuple[int, int]], BadImages]:
+def inspect_images(imageset: ImageSet, full: bool = False) -> Inspected:
     """Return the (height, width) of the good images of a set, and its bad images.
 
     It reads the header of every image; if `full` it decodes every image.

@@ -71,7 +71,7 @@ class ImageFinder:
                     found.append(lead + file.name)
                 else:
                     ending = Path(file.name).suffix.lower()
-                    self.left_out[f"no image ({ending or 'no ending'})"] += 1
+                    self.left_out[f"not readable as an image ({ending or 'no ending'})"] += 1
             for entry in folders:
                 target = self._target(entry, real)
                 if target is not None:

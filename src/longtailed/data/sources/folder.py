@@ -12,7 +12,7 @@ from longtailed.data.class_names import sort_class_names
 from longtailed.data.imageset import ImageSet
 from longtailed.data.sources.finding import LINK, ImageFinder, left_out_reasons
 from longtailed.data.sources.layout import read_folder_layout
-from longtailed.data.sources.names import ClassNames, choose_split, read_class_names
+from longtailed.data.sources.names import ClassNames, choose_split, quoted, read_class_names
 from longtailed.data.stores import ImageFiles
 from longtailed.errors import LongTailedError
 
@@ -56,12 +56,12 @@ def load_folder(source: Path, split: str, class_names: ClassNames = None) -> Ima
 def _refuse_empty(folder: Path, empty: list[str]) -> None:
     if not empty:
         return
-    shown = ", ".join(f"'{folder / name}'" for name in empty[:3])
+    shown = quoted([folder / name for name in empty], 3)
     finder = ImageFinder()
     finder.images(folder / empty[0])
     reasons = left_out_reasons(finder.left_out)
     raise LongTailedError(
-        f"{len(empty)} class folder(s) without an image: {shown}{', ...' if len(empty) > 3 else ''}"
+        f"{len(empty)} class folder(s) without an image: {shown}"
         f"{f' (in the first one: {reasons})' if reasons else ''}; add images or remove the folder."
     )
 
@@ -102,12 +102,12 @@ def _notes(
 ) -> list[str]:
     """Return which classes have no image, and which are not called like their folder."""
     notes = []
-    strange = [f"'{name}'" for name in found if name not in order]
+    strange = [name for name in found if name not in order]
     if strange:
-        notes.append(f"'{folder}': no classes, as they are empty: {', '.join(strange[:5])}.")
-    absent = [f"'{name}'" for name in order if not found.get(name)]
+        notes.append(f"'{folder}': no classes, as they are empty: {quoted(strange)}.")
+    absent = [name for name in order if not found.get(name)]
     if absent:
-        shown = ", ".join(absent[:5]) + (", ..." if len(absent) > 5 else "")
+        shown = quoted(absent)
         notes.append(f"'{folder}' has no image of {len(absent)} of {len(order)} classes: {shown}.")
     renamed = [f"'{old}' is '{new}'" for old, new in zip(order, names, strict=True) if old != new]
     if renamed:

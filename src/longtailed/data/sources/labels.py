@@ -13,16 +13,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from longtailed.data.class_names import sort_class_names
+from longtailed.data.class_names import is_whole, sort_class_names
 from longtailed.data.imageset import IntArray
-from longtailed.data.sources.columns import CellError, quoted
+from longtailed.data.sources.columns import CellError
+from longtailed.data.sources.names import quoted
 from longtailed.errors import LongTailedError
 
 _WHOLE_FLOAT = re.compile(r"([0-9]+)\.0+")
 _NUMBER = re.compile(r"[-+]?[\d.,;\s]*\d[\d.,;\s]*(e[-+]?\d+)?", re.IGNORECASE)
 _MISSING = ("", "nan", "null", "na", "n/a", "#n/a", "<na>")
 _MAX_DIGITS = 9  # of a number that counts classes
-_MOST_DIGITS = 30  # of a number at all: identifiers have fewer
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,11 +99,6 @@ def name_classes(labels: Labels, source: str) -> tuple[str, ...]:
     return tuple(texts)
 
 
-def is_whole(text: str) -> bool:
-    """Return whether a text is a whole number from 0 on, with or without leading zeros."""
-    return text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS
-
-
 def _missing(text: str) -> str:
     return (
         f"the label {text!r} stands for a missing value; if it is a class, name all in class_names"
@@ -123,7 +118,7 @@ def _check_gaps(numbers: Sequence[int], source: str) -> None:
         )
 
 
-def match_classes(labels: Labels, names: Sequence[str], origin: str, code_book: bool) -> IntArray:
+def number_labels(labels: Labels, names: Sequence[str], origin: str, code_book: bool) -> IntArray:
     """Return the class of each entry [N], its place in `names`: by name.
 
     If `names` is a code book and holds none of the labels, whole numbers are places in it, from 0.

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from longtailed.data.class_names import sort_class_names
 from longtailed.data.sources.finding import IMAGE_BESIDE, LINK, ImageFinder, holds_images
-from longtailed.data.sources.names import canonical_split, find_split_word, order_splits
+from longtailed.data.sources.names import canonical_split, find_split_word, order_splits, quoted
 from longtailed.errors import LongTailedError
 
 _NO_CLASS = {"all", "data", "image", "images", "img", "imgs", "photos", "unknown", "unlabeled"}
@@ -61,11 +60,6 @@ def _names(folder: Path) -> set[str]:
     return {inside.name for inside in _folders(folder)}
 
 
-def _quoted(names: Iterable[object], most: int = 5) -> str:
-    shown = [f"'{name}'" for name in names]
-    return ", ".join(shown[:most]) + (", ..." if len(shown) > most else "")
-
-
 def _class_folder(folder: Path) -> Path | None:
     """Return `folder`, or the one folder in it that holds all others; None if it has no classes."""
     inside = _folders(folder)
@@ -102,7 +96,7 @@ def _find_splits(base: Path) -> dict[str, Path]:
         if len(folders) > 1:
             raise LongTailedError(
                 f"'{base}' has two folders for the split '{split}' "
-                f"({_quoted(folder.relative_to(base) for folder in folders)}); remove or rename "
+                f"({quoted(folder.relative_to(base) for folder in folders)}); remove or rename "
                 "one."
             )
     found = {split: folders[0] for split, folders in splits.items()}
@@ -121,7 +115,7 @@ def _is_unlabelled(folder: Path, classes: set[str]) -> bool:
 
 def _split_note(source: Path, base: Path, splits: dict[str, Path]) -> str:
     classes = sort_class_names(_names(_class_source(base, splits)))
-    shown = f"{len(classes)} class{'es' * (len(classes) != 1)} ({_quoted(classes)})"
+    shown = f"{len(classes)} class{'es' * (len(classes) != 1)} ({quoted(classes)})"
     if splits:
         taken = [f"{s} is '{splits[s].relative_to(source)}'" for s in order_splits(splits)]
         return f"'{source}': {', '.join(taken)}; the folders in them are {shown}."
@@ -180,7 +174,7 @@ def _class_named_like_split(base: Path) -> list[str]:
     splits = {canonical_split(word[0]) for word in worded if word}
     if len({canonical_split(name) for name in named}) > 1 or (all(worded) and len(splits) > 1):
         raise LongTailedError(
-            f"'{base}' has split folders ({_quoted(folder.name for folder in folders)}) that hold "
+            f"'{base}' has split folders ({quoted(folder.name for folder in folders)}) that hold "
             "no class folders; put the images of each class into a folder inside them, or give a "
             "CSV file with the columns path and label."
         )
@@ -195,8 +189,8 @@ def _deeper_notes(folder: Path) -> list[str]:
     inside = [frozenset(_names(directory)) for directory in classes]
     if len(classes) > 1 and len(set(inside)) == 1 and len(inside[0]) > 1:
         raise LongTailedError(
-            f"the folders of '{folder}' ({_quoted(d.name for d in classes)}) all hold the same "
-            f"folders ({_quoted(sorted(inside[0]))}), so it is unclear which are the classes; call "
+            f"the folders of '{folder}' ({quoted(d.name for d in classes)}) all hold the same "
+            f"folders ({quoted(sorted(inside[0]))}), so it is unclear which are the classes; call "
             "splits train, val and test, and put the images of each class directly into one "
             "folder with its name."
         )
@@ -204,6 +198,6 @@ def _deeper_notes(folder: Path) -> list[str]:
     if deeper <= len(classes):
         return []
     return [
-        f"'{folder}': its {len(classes)} folders are the classes; the {deeper} folders in them "
+        f"'{folder}': the folders in it are the classes; the {deeper} folders in them "
         "are not told apart."
     ]

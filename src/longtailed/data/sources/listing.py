@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from longtailed.data.class_names import is_whole
+from longtailed.data.decoding import has_image_suffix
 from longtailed.data.imageset import IntArray
 from longtailed.data.sources.columns import (
     IMAGE_COLUMNS,
@@ -18,11 +20,10 @@ from longtailed.data.sources.columns import (
     CellError,
     ChosenColumns,
     plain_name,
-    quoted,
     read_splits,
 )
-from longtailed.data.sources.labels import Labels, is_whole, whole_floats
-from longtailed.data.sources.paths import has_image_suffix
+from longtailed.data.sources.labels import Labels, whole_floats
+from longtailed.data.sources.names import quoted
 from longtailed.data.sources.table_layout import (
     ONE_HOT,
     PATH_AND_LABEL,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from longtailed.data.imageset import ImageSet, IntArray
 from longtailed.data.sources.columns import CellError, ChosenColumns
-from longtailed.data.sources.labels import label_notes, match_classes, name_classes
+from longtailed.data.sources.labels import label_notes, name_classes, number_labels
 from longtailed.data.sources.listing import Listing, read_column, read_listing
 from longtailed.data.sources.names import (
     SPLIT_SPELLINGS,
@@ -130,7 +131,7 @@ def load_list(
         reference = _of_split(whole if train == path else read_listing(train, chosen), "train")
         names, origin, code_book = _names_of(reference), f"'{train}'", False
     try:
-        labels = match_classes(listing.labels, names, origin, code_book)
+        labels = number_labels(listing.labels, names, origin, code_book)
     except CellError as error:
         raise listing.error(listing.labels.first(error.text), str(error)) from None
     folder = Path(root).expanduser() if root is not None else path.parent
@@ -169,17 +170,21 @@ def _without_repeats(listing: Listing) -> tuple[IntArray, list[str]]:
 
     Raises `LongTailedError` if an image has two labels.
     """
-    if len(set(listing.paths)) == len(listing.paths):
-        return np.arange(len(listing.paths)), []
+    # './a.png' is 'a.png'; most paths are plain, and to look closer at all would take a second.
+    paths = [os.path.normpath(path) if "./" in path or "//" in path else path
+             for path in listing.paths]  # fmt: skip
+    if len(set(paths)) == len(paths):
+        return np.arange(len(paths)), []
     first: dict[str, int] = {}
     codes = listing.labels.codes.tolist()
-    for row, path in enumerate(listing.paths):
+    for row, path in enumerate(paths):
         before = first.setdefault(path, row)
         if codes[before] != codes[row]:
             one, other = (listing.labels.texts[codes[at]] for at in (before, row))
             raise listing.error(
                 row,
-                f"'{path}' has the label {other!r}, but {one!r} in line {listing.lines[before]}",
+                f"'{listing.paths[row]}' has the label {other!r}, but {one!r} in line "
+                f"{listing.lines[before]}",
             )
     kept = np.fromiter(first.values(), np.int64, len(first))
     repeats = len(codes) - len(first)

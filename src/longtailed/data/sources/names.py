@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from longtailed.data.class_names import is_whole
 from longtailed.data.imageset import ImageSet
 from longtailed.errors import LongTailedError
 
@@ -21,7 +22,9 @@ SPLIT_SPELLINGS = {
     "test": ("test", "testing", "tst"),
 }
 _SPELLINGS = "|".join(word for words in SPLIT_SPELLINGS.values() for word in words)
-_SPLIT_WORD = re.compile(rf"(?<![a-z])({_SPELLINGS})(?![a-z])", re.IGNORECASE)
+_SPLIT_WORD = re.compile(  # alone, or in 'trainset' and 'TestImages'
+    rf"(?<![a-z])({_SPELLINGS})(?=(?:set|data|imgs|images)?(?![a-z]))", re.IGNORECASE
+)
 _Value = TypeVar("_Value")
 
 
@@ -107,7 +110,7 @@ def match_classes(
     has = f"has {len(names) - len(absent)} of the {len(names)} classes of {owner}"
     if not absent:
         has = f"numbers its classes otherwise than {owner}"
-    lacks = f" (it lacks {list_names(absent)})" if absent else ""
+    lacks = f" (it lacks {quoted(absent)})" if absent else ""
     return matched, f"{imageset.name} {has}{lacks}; they were matched by name."
 
 
@@ -119,22 +122,23 @@ def _difference(
         pair = (imageset.name, owner) if bare_numbers(own) else (owner, imageset.name)
         return (
             f"the classes of {pair[0]} are numbers and those of {pair[1]} are names "
-            f"({list_names(own, 3)} for {list_names(names, 3)}), and nothing says which is which; "
+            f"({quoted(own, 3)} for {quoted(names, 3)}), and nothing says which is which; "
             f"{advice}."
         )
     absent = [name for name in names if name not in own]
-    lacks = f" and lacks {list_names(absent)}" if absent else ""
+    lacks = f" and lacks {quoted(absent)}" if absent else ""
     return (
-        f"{imageset.name} has {list_names(unknown)}, which {'is' if len(unknown) == 1 else 'are'} "
+        f"{imageset.name} has {quoted(unknown)}, which {'is' if len(unknown) == 1 else 'are'} "
         f"not among the {len(names)} classes of {owner}{lacks}; {advice}."
     )
 
 
 def bare_numbers(names: Sequence[str]) -> bool:
     """Return whether all class names are numbers, as classes that nothing names are called."""
-    return all(name.isdecimal() for name in names)
+    return all(map(is_whole, names))
 
 
-def list_names(names: Sequence[str], most: int = 5) -> str:
+def quoted(names: Iterable[object], most: int = 5) -> str:
     """Return the first names in quotes, with commas between them."""
-    return ", ".join(map(repr, names[:most])) + (", ..." if len(names) > most else "")
+    shown = [repr(str(name)) for name in names]
+    return ", ".join(shown[:most]) + (", ..." if len(shown) > most else "")

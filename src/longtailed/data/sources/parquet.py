@@ -21,12 +21,15 @@ from longtailed.data.sources.columns import (
     CellError,
     find_column,
     plain_name,
-    quoted,
     read_splits,
 )
 from longtailed.data.sources.encoded import decode_small, read_encoded, read_paths, readable
 from longtailed.data.sources.files import OnBadImage, drop_bad_images
-from longtailed.data.sources.names import ClassNames, choose_split
+from longtailed.data.sources.names import (
+    ClassNames,
+    choose_split,
+    quoted,
+)
 from longtailed.data.sources.parquet_labels import (
     Part,
     class_numbers,

@@ -20,8 +20,8 @@ from longtailed.data.sources.labels import (
     Labels,
     join_labels,
     label_notes,
-    match_classes,
     name_classes,
+    number_labels,
 )
 from longtailed.data.sources.names import ClassNames, read_class_names
 from longtailed.errors import LongTailedError
@@ -185,7 +185,7 @@ def _match(
     classes = [np.empty(0, np.int64)]
     for part in parts:
         try:
-            classes.append(match_classes(part.labels, names, origin, code_book))
+            classes.append(number_labels(part.labels, names, origin, code_book))
         except CellError as error:
             raise part.error(error) from None
     return np.concatenate(classes)

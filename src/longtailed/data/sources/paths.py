@@ -8,15 +8,10 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from longtailed.data.decoding import IMAGE_SUFFIXES
+from longtailed.data.decoding import has_image_suffix
 from longtailed.errors import LongTailedError
 
 _ABSOLUTE = re.compile(r"/|[A-Za-z]:/")
-
-
-def has_image_suffix(path: str) -> bool:
-    """Return whether a path ends as an image file does."""
-    return path.lower().endswith(IMAGE_SUFFIXES)
 
 
 def locate_images(folder: Path, paths: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -12,17 +12,16 @@ from itertools import islice
 from pathlib import Path
 from typing import TextIO
 
-from longtailed.data.decoding import IMAGE_SUFFIXES
+from longtailed.data.class_names import is_whole
+from longtailed.data.decoding import IMAGE_SUFFIXES, has_image_suffix
 from longtailed.data.sources.columns import (
     IMAGE_COLUMNS,
     LABEL_COLUMNS,
     SPLIT_COLUMNS,
     ChosenColumns,
     find_column,
-    quoted,
 )
-from longtailed.data.sources.labels import is_whole
-from longtailed.data.sources.paths import has_image_suffix
+from longtailed.data.sources.names import quoted
 from longtailed.errors import LongTailedError, unknown_name
 
 _SEPARATORS = {".csv": ",;\t", ".tsv": "\t,;"}  # the first under which the first row has a meaning
