@@ -76,6 +76,9 @@ def test_a_run_is_known_by_the_content_of_what_was_given() -> None:
     run = train(data=Photos([30, 12, 6]), out="run", **options())
     again = train(data=Photos([30, 12, 6]), out="run", **options())
     assert again.results == run.results
+    (run.directory / "results.json").unlink()  # as if it had been stopped after its last epoch
+    resumed = train(data=Photos([30, 12, 6]), out="run", **options())
+    assert resumed.results["evaluations"] == run.results["evaluations"]
     changed = Photos([30, 12, 6])
     changed.pixels[0] ^= 1
     with pytest.raises(LongTailedError, match="1 image replaced by another image"):

@@ -74,6 +74,9 @@ def test_a_run_is_known_by_the_weights_it_began_from() -> None:
         run_with(Features(seed=1))
     with pytest.raises(LongTailedError, match="was given in Python"):
         train(run.recipe, out="other", device="cpu", progress=False)
+    (run.directory / "results.json").unlink()  # as if it had been stopped after its last epoch
+    resumed = run_with(Features())
+    assert resumed.results["evaluations"] == run.results["evaluations"]
     manifest = json.loads((run.directory / "manifest.json").read_text())
     assert list(manifest["initial_weights"]) == ["network"]
 

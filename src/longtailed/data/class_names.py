@@ -14,11 +14,6 @@ from longtailed.errors import LongTailedError
 _MOST_DIGITS = 30  # of a number: identifiers have fewer
 
 
-def is_whole(text: str) -> bool:
-    """Return whether a text is a whole number from 0 on, with or without leading zeros."""
-    return text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS
-
-
 def sort_class_names(names: Iterable[str]) -> list[str]:
     """Return class names in the order of their labels: numbers by value, then words by letters.
 
@@ -32,7 +27,12 @@ def sort_class_names(names: Iterable[str]) -> list[str]:
     return sorted(names, key=key)
 
 
-def as_numbers(
+def is_whole(text: str) -> bool:
+    """Return whether a text is a whole number from 0 on, with or without leading zeros."""
+    return text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS
+
+
+def labels_as_numbers(
     labels: Any, class_names: Sequence[str] | None, source: str
 ) -> tuple[npt.NDArray[np.int64], tuple[str, ...]]:
     """Return labels as numbers from 0, int64 [N], and the names of the classes [C].

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from longtailed.data.class_names import as_numbers
+from longtailed.data.class_names import labels_as_numbers
 from longtailed.data.dataset_images import DatasetImages, read_dataset, stack_images
 from longtailed.data.stores import ImageFiles
 from longtailed.errors import LongTailedError, unknown_name
@@ -129,7 +129,7 @@ class ImageSet(Dataset[tuple[Tensor, int]]):
         if isinstance(dataset, cls):
             return dataset
         found = read_dataset(dataset, image_column, label_column, name)
-        numbers, names = as_numbers(
+        numbers, names = labels_as_numbers(
             found.labels, class_names if class_names is not None else found.class_names, found.name
         )
         return cls(found.images, numbers, names, name=found.name)
@@ -154,7 +154,7 @@ class ImageSet(Dataset[tuple[Tensor, int]]):
 
         Raises `LongTailedError` for other images, missing labels or another number of them.
         """
-        numbers, names = as_numbers(labels, class_names, name)
+        numbers, names = labels_as_numbers(labels, class_names, name)
         if isinstance(images, Tensor | np.ndarray):
             return cls(stack_images(images, name), numbers, names, name=name)
         return cls(DatasetImages(images, None, name), numbers, names, name=name)
@@ -183,7 +183,7 @@ class ImageSet(Dataset[tuple[Tensor, int]]):
         for row, path in enumerate(paths):
             if not isinstance(path, str | os.PathLike) or not os.fspath(path):
                 raise LongTailedError(f"{name}: row {row} has no path, but {path!r}.")
-        numbers, names = as_numbers(_column(frame, label_column, name), class_names, name)
+        numbers, names = labels_as_numbers(_column(frame, label_column, name), class_names, name)
         return cls(ImageFiles(root, [os.fspath(path) for path in paths]), numbers, names, name=name)
 
     @property

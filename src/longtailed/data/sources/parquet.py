@@ -25,7 +25,11 @@ from longtailed.data.sources.columns import (
 )
 from longtailed.data.sources.encoded import decode_small, read_encoded, read_paths, readable
 from longtailed.data.sources.files import OnBadImage, drop_bad_images
-from longtailed.data.sources.names import ClassNames, choose_split, quoted
+from longtailed.data.sources.names import (
+    ClassNames,
+    choose_split,
+    quoted,
+)
 from longtailed.data.sources.parquet_labels import (
     Part,
     class_numbers,
