@@ -12,12 +12,14 @@ from typing import TextIO
 import typer
 
 from longtailed.cli import bench as bench_command
+from longtailed.cli import data as data_command
 from longtailed.cli import diagnose as diagnose_command
 from longtailed.cli import experiment as experiment_command
 from longtailed.cli.commands import app
 from longtailed.errors import LongTailedError
 
 COMMANDS = (
+    data_command,
     bench_command,
     diagnose_command,
     experiment_command,

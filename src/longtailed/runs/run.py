@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning_fabric import Fabric
 from torch import nn
 from torch.utils.data import Dataset
@@ -18,7 +17,6 @@ from torch.utils.data import Dataset
 from longtailed.data import ImageSet
 from longtailed.data.given import given_sets, source_of
 from longtailed.data.splits import Splits
-from longtailed.data.streams import step_seed
 from longtailed.errors import LongTailedError
 from longtailed.methods import Method, method_class, never_begun
 from longtailed.nn import Network
@@ -36,8 +34,9 @@ from longtailed.runs.directory import (
     record_run,
     seen_before,
 )
+from longtailed.runs.network import initial_network
 from longtailed.runs.prepare import open_images, prepare
-from longtailed.runs.stages import build_stage, check_stages, recipe_network, start_from
+from longtailed.runs.stages import build_stage, check_stages, start_from
 from longtailed.training.checkpoint import load_training_state, save_weights, write_json
 from longtailed.training.engine import make_fabric
 from longtailed.training.evaluation import evaluate_split
@@ -190,50 +189,6 @@ def train(
     return FinishedRun(directory, chosen, written)
 
 
-def initial_network(recipe: Recipe, splits: Splits, module: nn.Module | None = None) -> Network:
-    """Return the recipe's network as training finds it; its weights depend on the seed alone.
-
-    With pretrained weights, or weights from a file (`weights`), images are normalised as they were
-    when these were trained, unless the recipe gives a mean and standard deviation. `module` is the
-    network, if it was given in Python.
-    """
-    spec, train = recipe.network, splits.sets["train"]
-    image = next(splits.scan("train", batch_size=2)).images[0].cpu()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(step_seed(recipe.seed, "network"))
-        try:
-            network = recipe_network(
-                recipe,
-                train.num_classes,
-                image.shape[-1],
-                module,
-                pretrained=spec.pretrained,
-                **spec.options,
-            )
-        except (TypeError, ValueError, RuntimeError, AssertionError) as error:
-            if isinstance(error, LongTailedError):
-                raise
-            raise LongTailedError(
-                f"the network {spec.name} does not take the options {spec.options}: {_line(error)}."
-            ) from None
-        try:
-            with torch.no_grad():
-                network.eval()(image)
-        except (RuntimeError, AssertionError) as error:
-            raise LongTailedError(
-                f"the network {spec.name} does not take images of {image.shape[2]} x "
-                f"{image.shape[3]}: {_line(error)}; choose another image_size or network."
-            ) from None
-    network.train()
-    config = network.backbone.data_config
-    brought = spec.pretrained or "weights" in spec.options
-    if brought and config is not None and recipe.data.mean is None:
-        splits.mean, splits.std, splits.normalized_by = config.mean, config.std, "weights"
-    if recipe.channels_last:
-        network.to(memory_format=torch.channels_last)
-    return network
-
-
 def _tell(manifest: dict[str, Any]) -> None:
     """Print what was taken of files of weights, and whose mean and deviation normalise images."""
     notes = [manifest["weights"], (manifest["init_from"] or {}).get("note")]
@@ -244,10 +199,6 @@ def _tell(manifest: dict[str, Any]) -> None:
         source = {"data": "data's", "recipe": "recipe's", "weights": "weights'"}
         said = source[manifest["normalization"]]
         print(f"images are normalised by the {said} mean {mean} and std {std}.", file=sys.stderr)
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:160].rstrip(".")
 
 
 @dataclass

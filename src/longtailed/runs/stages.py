@@ -8,40 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from longtailed.data import Splits
 from longtailed.data.streams import step_seed
 from longtailed.errors import LongTailedError
 from longtailed.methods import Method, build_method, method_class
-from longtailed.nn import Network, build_network
-from longtailed.nn.given import PREFIX, network_of
+from longtailed.nn import Network
 from longtailed.recipes import Recipe
 from longtailed.runs.initial_weights import load_initial_weights
-
-
-def recipe_network(
-    recipe: Recipe,
-    num_classes: int,
-    image_size: int,
-    module: nn.Module | None = None,
-    **options: Any,
-) -> Network:
-    """Return the network that a recipe names, or one around a copy of the module that was given.
-
-    Raises `LongTailedError` if a module was given in Python once and is not now.
-    """
-    name = recipe.network.name
-    if module is not None:
-        if recipe.network.options:
-            raise LongTailedError("network.options are for a network by name, not for a module.")
-        return network_of(module, num_classes, recipe.head, image_size)
-    if name.startswith(PREFIX):
-        raise LongTailedError(
-            f"the network of this run, {name.removeprefix(PREFIX)}, was given in Python and cannot "
-            "be built from its name; give the module again (network=)."
-        )
-    return build_network(name, num_classes, recipe.head, image_size=image_size, **options)
 
 
 def build_stage(recipe: Recipe, number: int, network: Network, splits: Splits) -> Method:

@@ -23,8 +23,8 @@ from longtailed.metrics.shots import Grouping
 from longtailed.recipes import Recipe
 from longtailed.report.run_directory import LAST, RunDirectory
 from longtailed.runs.directory import RECORD, changes_since, learnt_images, read_recipe
+from longtailed.runs.network import recipe_network
 from longtailed.runs.prepare import open_images
-from longtailed.runs.stages import recipe_network
 from longtailed.training.checkpoint import check_finite, load_weights
 from longtailed.training.engine import make_fabric
 from longtailed.training.evaluation import Evaluation, evaluate_split

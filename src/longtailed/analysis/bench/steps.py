@@ -22,8 +22,9 @@ from longtailed.errors import LongTailedError, unknown_name
 from longtailed.methods import Method, build_method
 from longtailed.recipes import Recipe
 from longtailed.report.strict_json import to_json
+from longtailed.runs.network import initial_network
 from longtailed.runs.prepare import prepare
-from longtailed.runs.run import as_recipe, initial_network
+from longtailed.runs.run import as_recipe
 from longtailed.training.capture import Replayed, decide_capture, side_stream
 from longtailed.training.compiling import compiled_stages
 from longtailed.training.engine import make_fabric, precision_of

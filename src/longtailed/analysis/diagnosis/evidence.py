@@ -25,8 +25,9 @@ from longtailed.recipes import Recipe
 from longtailed.report.run_directory import LAST, RunDirectory
 from longtailed.runs.directory import changes_since
 from longtailed.runs.initial_weights import load_initial_weights
+from longtailed.runs.network import initial_network
 from longtailed.runs.prepare import open_images, prepare
-from longtailed.runs.run import as_recipe, initial_network
+from longtailed.runs.run import as_recipe
 from longtailed.runs.stages import start_from
 from longtailed.runs.trained import evaluation_images, own_test, restore, serve
 from longtailed.training.engine import make_fabric
