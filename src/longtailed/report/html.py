@@ -14,6 +14,7 @@ from longtailed.report import figures, narrative, tables
 from longtailed.report.canvas import Styled, style_runs
 from longtailed.report.confusion import MAX_BINS, MAX_NUMBERED
 from longtailed.report.load import GROUPS, RunRecord, load_run
+from longtailed.report.protocol import protocol
 from longtailed.report.strict_json import to_json
 
 
@@ -88,7 +89,7 @@ def _content(runs: Sequence[Styled]) -> dict[str, Any]:
         "reliability": figures.calibration(runs),
         "confidence": tables.confidence_rows(runs),
         "training_charts": figures.training(runs),
-        "protocol": narrative.protocol(runs),
+        "protocol": protocol(runs),
         "splits": [_splits(styled.run) for styled in runs],
         "recipes": [pretty_json(styled.run.recipe) for styled in runs],
         "manifests": [pretty_json(styled.run.manifest) for styled in runs],

@@ -1,4 +1,4 @@
-"""What the report says in sentences: headline, summary, protocol, warnings, how to read it."""
+"""What the report says in sentences: headline, summary, warnings, how to read it."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def summary(runs: Sequence[Styled]) -> list[str]:
         f"Trained on {int(train['images']):,} images of {len(first.counts):,} classes, "
         f"the largest with {first.counts.max():,} images and the smallest with "
         f"{first.counts.min():,} (imbalance ratio {ratio(first)}); "
-        f"tested on {_tested(first)}."
+        f"tested on {tested_images(first)}."
     )
     if len(_distinct(runs, _split("train"))) > 1:
         data = f"Run A: {data[0].lower()}{data[1:]} The training images of other runs differ."
@@ -169,52 +169,8 @@ def unlike(runs: Sequence[Styled]) -> list[str]:
     return found
 
 
-def protocol(runs: Sequence[Styled]) -> list[tuple[str, tuple[str, ...]]]:
-    """Return (property, its value in each run) of how the runs were made and judged."""
-    rows: tuple[tuple[str, Callable[[RunRecord], str]], ...] = (
-        ("Data", _source),
-        ("Class sizes", _sizes),
-        ("Held-out split", _held_out),
-        ("Groups of images", _groups),
-        ("Tested on", _tested),
-        ("Test images like a training image", _like_training),
-        ("Method", _stages),
-        ("Network", _network),
-        ("Parameters", lambda run: f"{int(run.manifest['parameters']):,}"),
-        ("Epochs", lambda run: str(run.epochs)),
-        ("Seed", lambda run: str(run.seed)),
-        ("Epoch chosen on", lambda run: run.chosen_on),
-        ("Published", lambda run: ". ".join(run.published) or "nothing for these settings"),
-        ("Groups by", lambda run: run.last.rule),
-        ("Precision", _precision),
-        ("Training time", lambda run: duration(run.train_seconds)),
-        ("Hardware", lambda run: str(run.manifest.get("hardware", "not recorded"))),
-    )
-    return [(name, tuple(value(styled.run) for styled in runs)) for name, value in rows]
-
-
-def _precision(run: RunRecord) -> str:
-    names = {"bf16": "bfloat16 network, float32 losses", "32": "float32"}
-    used = str(run.manifest.get("precision", ""))
-    return names.get(used, "not recorded")
-
-
-def _sizes(run: RunRecord) -> str:
-    asked = run.manifest.get("requested_imbalance")
-    requested = "" if asked is None else f", requested {float(asked):,.4g}"
-    return (
-        f"{run.counts.max():,} to {run.counts.min():,} images, "
-        f"profile {run.manifest.get('profile', 'natural')}, ratio {ratio(run)}{requested}"
-    )
-
-
-def _held_out(run: RunRecord) -> str:
-    if "holdout" not in run.manifest["splits"]:
-        return "none"
-    return _images(run, "holdout", str(run.manifest.get("holdout", "")))
-
-
-def _tested(run: RunRecord) -> str:
+def tested_images(run: RunRecord) -> str:
+    """Return how many images the run was tested on, and which."""
     images = f"{int(run.manifest['splits']['test']['images']):,}"
     where = _tested_on(run)
     return f"{images} {where}" if where.startswith("images ") else f"{images} images of {where}"
@@ -264,41 +220,6 @@ def seen_before(runs: Sequence[Styled]) -> list[str]:
                 f"{_join(parts)}, so what these say of it is too good."
             )
     return sentences
-
-
-def _like_training(run: RunRecord) -> str:
-    found = run.manifest.get("near_duplicates", "")
-    if found is None:
-        return "not counted: too many files"
-    return f"{found['images']:,} of {found['of']:,}" if found else "not counted: the source's split"
-
-
-def _groups(run: RunRecord) -> str:
-    groups = run.manifest.get("groups")
-    if groups is None:
-        return "none given: images were divided one by one"
-    alone = len(groups["single_group_classes"])
-    tied = f"; {alone:,} class(es) have one group alone" if alone else ""
-    largest = f"the largest of {groups['largest']:,} images"
-    return f"{groups['number']:,} by {groups['by']}, {largest}, kept whole{tied}"
-
-
-def _images(run: RunRecord, split: str, origin: str) -> str:
-    images = f"{int(run.manifest['splits'][split]['images']):,} images"
-    return f"{images} ({origin})" if origin else images
-
-
-def _stages(run: RunRecord) -> str:
-    return "; ".join(f"{s['method']} ({s.get('epochs', 0)} epochs)" for s in run.recipe["stages"])
-
-
-def duration(seconds: float) -> str:
-    """Return a time span in its two largest units."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"
 
 
 def noise_note(runs: Sequence[Styled]) -> str:
